@@ -1,0 +1,100 @@
+"""Logs: readable lines, or JSON lines, in `endpoint.log`; secrets never.
+
+Records carry fields through `extra={"endpoint": ..., "user_endpoint": ..., "task": ...}` (see `FIELDS`); the readable
+form shows them in brackets behind the message, the JSON form as keys. A file rotates at `MAX_BYTES` and keeps
+`KEPT` older ones.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from endpoint.errors import redact
+
+MAX_BYTES = 100 * 1024 * 1024
+KEPT = 2
+FIELDS = ("endpoint", "user_endpoint", "task", "function", "user", "stage", "code")
+
+
+def set_up_logs(
+    logfile: Path | None, *, debug: bool = False, console: bool = False, color: bool = True, json_lines: bool = False
+) -> None:
+    """Send this process's log records to `logfile` (made mode 0600), and to the terminal where `console` is set."""
+    handlers: list[logging.Handler] = []
+    if logfile is not None:
+        logfile.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not logfile.is_char_device():
+            logfile.touch(mode=0o600, exist_ok=True)
+        file_handler = logging.handlers.RotatingFileHandler(logfile, maxBytes=MAX_BYTES, backupCount=KEPT, delay=True)
+        file_handler.setFormatter(JsonLines() if json_lines else ReadableLines())
+        handlers.append(file_handler)
+    if console or logfile is None:
+        handlers.append(_console_handler(sys.stderr, color=color, json_lines=json_lines))
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+        old.close()
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    for chatty in ("pika", "globus_sdk", "urllib3", "asyncio", "httpx", "httpcore", "aiosqlite"):
+        logging.getLogger(chatty).setLevel(logging.INFO if debug else logging.WARNING)
+
+
+def _console_handler(stream: TextIO, *, color: bool, json_lines: bool) -> logging.Handler:
+    handler = logging.StreamHandler(stream)
+    plain = json_lines or not (color and stream.isatty())
+    handler.setFormatter(JsonLines() if json_lines else ReadableLines() if plain else ColoredLines())
+    return handler
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, str]:
+    """The fields of ours that a record carries, in the order of `FIELDS`."""
+    return {name: str(getattr(record, name)) for name in FIELDS if getattr(record, name, None)}
+
+
+class ReadableLines(logging.Formatter):
+    """`2026-11-23 10:00:00,123 INFO endpoint.user.service: message [task=...]`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        shown = " ".join(f"{name}={value}" for name, value in fields_of(record).items())
+        line = f"{stamp},{int(record.msecs):03d} {record.levelname} {record.name}: {record.getMessage()}"
+        if shown:
+            line += f" [{shown}]"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return redact(line)
+
+
+class ColoredLines(ReadableLines):
+    """Readable lines with the level's color, for a terminal."""
+
+    COLORS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m", "DEBUG": "\x1b[2m"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        color = self.COLORS.get(record.levelname)
+        line = super().format(record)
+        return f"{color}{line}\x1b[0m" if color else line
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: `time` (seconds since the epoch), `level`, `logger`, `message`, our fields, `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": record.created,
+            "level": record.levelname,
+            "logger": record.name,
+            "message": redact(record.getMessage()),
+            **fields_of(record),
+        }
+        if record.exc_info:
+            entry["exception"] = redact(self.formatException(record.exc_info))
+        return json.dumps(entry, separators=(",", ":"))

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Writes the locked requirement files from pyproject.toml. Needs uv (pip install uv).
+# --universal: one file serves every supported Python; the others are constrained by all.txt so that versions agree.
+set -eu
+cd "$(dirname "$0")/.."
+compile() { uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-header "$@"; }
+compile --extra hub --extra sdk --extra site --extra test pyproject.toml -o requirements/all.txt
+compile -c requirements/all.txt pyproject.toml -o requirements/agent.txt
+compile -c requirements/all.txt --extra sdk pyproject.toml -o requirements/worker.txt
+compile -c requirements/all.txt --extra hub pyproject.toml -o requirements/hub.txt
+compile requirements/peer-endpoint.in -o requirements/peer-endpoint.txt
+compile requirements/peer-sdk.in -o requirements/peer-sdk.txt
