@@ -1,0 +1,117 @@
+"""What every engine is: bytes of a task in, a future of the bytes of its result out.
+
+An engine neither opens a task nor knows of the broker. It says how much can run at once, what it is doing now, and it
+ends all that it started.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from endpoint.errors import ConfigError, EndpointError
+
+RESULT_SIZE_LIMIT = 10 * 1024 * 1024
+DEFAULT_WORKING_DIR = "tasks_working_dir"
+
+FailureCallback = Callable[[EndpointError], None]
+
+
+@dataclass(frozen=True)
+class EngineTask:
+    """One task for an engine: `body` is the message as it came from the broker, the rest comes from its headers."""
+
+    task_id: str
+    function_id: str
+    body: bytes
+    resource_specification: dict[str, Any] = field(default_factory=dict)
+    result_serializers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CommonOptions:
+    """The options that every engine has, by their names in `config.yaml`.
+
+    allowed_serializers: import paths of the strategies that a task may use; None allows all.
+    max_retries_on_system_failure: how often a task is run again whose worker or block was lost.
+    working_dir: where functions run; relative to the endpoint's run directory.
+    run_in_sandbox: whether each task runs in a directory of its own under `working_dir`.
+    """
+
+    allowed_serializers: tuple[str, ...] | None = None
+    max_retries_on_system_failure: int = 0
+    working_dir: str = DEFAULT_WORKING_DIR
+    run_in_sandbox: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_retries_on_system_failure < 0:
+            raise ConfigError("The engine's max_retries_on_system_failure is less than 0.")
+
+
+class Engine(ABC):
+    """Runs tasks. `start` and `shutdown` may block, everything else is quick and may be called from any thread."""
+
+    def __init__(self, options: CommonOptions) -> None:
+        self.options = options
+        self._endpoint_id = ""
+        self._working_dir = Path(options.working_dir)
+        self._on_failure: FailureCallback = _ignore
+
+    @abstractmethod
+    def start(self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback) -> None:
+        """Make the engine ready. `on_failure` is called, once, from any thread, when it can't go on later.
+
+        Raises EngineFailure, ConfigError.
+        """
+
+    @abstractmethod
+    def submit(self, task: EngineTask) -> Future[bytes]:
+        """Give a task to the engine. The future holds the result message's bytes, or an EndpointError.
+
+        Raises TaskRefused where the engine can't do what the resource specification asks for.
+        """
+
+    @property
+    @abstractmethod
+    def capacity(self) -> int:
+        """How many tasks can run (or wait beside a worker) at the same time at the most; at least 1."""
+
+    @abstractmethod
+    def status(self) -> dict[str, Any]:
+        """The engine's part of a heartbeat's `global_state`, from what is known here and now."""
+
+    @abstractmethod
+    def cancel(self, task_id: str) -> bool:
+        """Whether the task was taken back before it ran."""
+
+    @abstractmethod
+    def shutdown(self) -> None:
+        """End everything that the engine started. A task that didn't finish gets TaskLost."""
+
+    def _prepare(self, endpoint_id: str, run_dir: Path, on_failure: FailureCallback) -> None:
+        """What every `start` does first."""
+        self._endpoint_id = endpoint_id
+        self._on_failure = on_failure
+        self._working_dir = Path(os.path.normpath(run_dir.absolute() / self.options.working_dir))
+
+    def _worker_options(self, task: EngineTask) -> dict[str, Any]:
+        """The second argument of `endpoint.worker.run.run_task`: plain values only, any Python must unpickle them."""
+        allowed = self.options.allowed_serializers
+        return {
+            "task_id": task.task_id,
+            "endpoint_id": self._endpoint_id,
+            "run_dir": str(self._working_dir),
+            "sandbox": self.options.run_in_sandbox,
+            "result_size_limit": RESULT_SIZE_LIMIT,
+            "result_serializers": list(task.result_serializers),
+            "allowed_serializers": None if allowed is None else list(allowed),
+        }
+
+
+def _ignore(error: EndpointError) -> None:
+    del error

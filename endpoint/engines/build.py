@@ -1,0 +1,64 @@
+"""From the `engine` block of a user endpoint's configuration to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from endpoint.engines.base import CommonOptions, Engine
+from endpoint.errors import ConfigError
+
+Builder = Callable[[CommonOptions, dict[str, Any]], Engine]
+
+DEFAULT_TYPE = "GlobusComputeEngine"
+
+
+def _thread_pool(options: CommonOptions, rest: dict[str, Any]) -> Engine:
+    from endpoint.engines.threads import ThreadPoolEngine
+
+    return ThreadPoolEngine(options, **rest)
+
+
+def _process_pool(options: CommonOptions, rest: dict[str, Any]) -> Engine:
+    from endpoint.engines.processes import ProcessPoolEngine
+
+    return ProcessPoolEngine(options, **rest)
+
+
+def _globus_compute(options: CommonOptions, rest: dict[str, Any]) -> Engine:
+    from endpoint.engines.htex import build_htex
+
+    return build_htex(options, rest)
+
+
+BUILDERS: dict[str, Builder] = {
+    "ThreadPoolEngine": _thread_pool,
+    "ProcessPoolEngine": _process_pool,
+    "GlobusComputeEngine": _globus_compute,
+}
+
+
+def build_engine(engine: Mapping[str, Any]) -> Engine:
+    """The engine that a configuration's `engine` block describes; nothing is started. Raises ConfigError."""
+    rest = dict(engine)
+    kind = rest.pop("type", DEFAULT_TYPE)
+    builder = BUILDERS.get(kind)
+    if builder is None:
+        raise ConfigError(f"There is no engine type {kind!r}.", hint=f"The types are {', '.join(BUILDERS)}")
+    options = _common_options(rest)
+    try:
+        return builder(options, rest)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"The engine block ({kind}) is wrong: {error}.") from error
+
+
+def _common_options(rest: dict[str, Any]) -> CommonOptions:
+    """Take the options that every engine has out of `rest`."""
+    allowed = rest.pop("allowed_serializers", None)
+    defaults = CommonOptions()
+    return CommonOptions(
+        allowed_serializers=tuple(allowed) if allowed else None,
+        max_retries_on_system_failure=rest.pop("max_retries_on_system_failure", defaults.max_retries_on_system_failure),
+        working_dir=str(rest.pop("working_dir", None) or defaults.working_dir),
+        run_in_sandbox=rest.pop("run_in_sandbox", defaults.run_in_sandbox),
+    )
