@@ -1,0 +1,143 @@
+"""The program `globus-compute-endpoint`: the table of its commands, and the one place where failures become words.
+
+A command's module is imported when that command runs, and a heavy library inside the branch that needs it: a user
+endpoint, and every worker of a large job, starts through this module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from endpoint.cli.common import Settings, common_options, config_dir_option, echo_json
+from endpoint.errors import EndpointError, ExitStatus, Failure, Mender, Stage
+
+log = logging.getLogger(__name__)
+
+# name: module, attribute
+COMMANDS = {
+    "configure": ("endpoint.cli.configure", "configure"),
+    "start": ("endpoint.cli.start", "start"),
+    "stop": ("endpoint.cli.stop", "stop"),
+    "restart": ("endpoint.cli.start", "restart"),
+    "list": ("endpoint.cli.show", "list_endpoints"),
+    "status": ("endpoint.cli.show", "status"),
+    "delete": ("endpoint.cli.delete", "delete"),
+    "login": ("endpoint.cli.identity", "login"),
+    "logout": ("endpoint.cli.identity", "logout"),
+    "whoami": ("endpoint.cli.identity", "whoami"),
+    "check-config": ("endpoint.cli.check", "check_config"),
+    "render-user-config": ("endpoint.cli.render", "render_user_config"),
+    "migrate-to-template-capable": ("endpoint.cli.migrate", "migrate"),
+    "python-exec": ("endpoint.cli.processes", "python_exec"),
+    "_start-user-endpoint": ("endpoint.cli.processes", "start_user_endpoint"),
+    "version": ("endpoint.cli.version", "version"),
+}
+
+
+class Program(click.Group):
+    """A group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.command(
+    cls=Program,
+    name="globus-compute-endpoint",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@config_dir_option
+@common_options
+def app() -> None:
+    """Run functions that Globus Compute users submit, on this machine or through its batch system.
+
+    An endpoint has a name and a directory. `configure` makes them, `start` registers the endpoint and runs it.
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line, and leave with its exit status."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run the command line; every way it can end becomes an exit status here."""
+    settings = Settings()
+    try:
+        outcome = app.main(args=args, prog_name=_program_name(), standalone_mode=False, obj=settings)
+        status = outcome if isinstance(outcome, int) else ExitStatus.OK
+        sys.stdout.flush()
+        return int(status)
+    except EndpointError as error:
+        log.debug("The command failed", exc_info=True)
+        return _report(error.failure, error.exit_status, settings)
+    except click.Abort:
+        click.echo(err=True)
+        return ExitStatus.INTERRUPTED
+    except click.ClickException as error:
+        return _report_usage(error, settings)
+    except KeyboardInterrupt:
+        return ExitStatus.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, a pager) has seen enough. Python flushes stdout once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitStatus.OK
+    except Exception as error:
+        from endpoint.cli.crash import keep_traceback
+
+        where = keep_traceback(settings)
+        log.exception("The command ended unexpectedly")
+        return _report(_bug(error, where), ExitStatus.UNEXPECTED_ANSWER, settings)
+
+
+def _report(failure: Failure, status: ExitStatus, settings: Settings) -> int:
+    if settings.json:
+        echo_json({"error": failure.to_dict(), "exit_status": int(status)})
+    else:
+        click.echo(failure.for_admin(), err=True)
+    return int(status)
+
+
+def _report_usage(error: click.ClickException, settings: Settings) -> int:
+    command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else _program_name()
+    failure = Failure(
+        stage=Stage.CONFIGURE,
+        code="USAGE",
+        reason=error.format_message(),
+        mender=Mender.ADMIN,
+        hint=f"See: {command} --help",
+    )
+    return _report(failure, ExitStatus.USAGE, settings)
+
+
+def _bug(error: Exception, where: str) -> Failure:
+    return Failure(
+        stage=Stage.RUN,
+        code="INTERNAL_ERROR",
+        reason=f"This is a fault of the program: {type(error).__name__}: {error}",
+        mender=Mender.DEVELOPER,
+        hint=f"Report it with the traceback that is in {where}",
+    )
+
+
+def _program_name() -> str:
+    name: Any = sys.argv[0].rsplit("/", 1)[-1] if sys.argv else ""
+    return name if name in ("globus-compute-endpoint", "gce") else "globus-compute-endpoint"
+
+
+if __name__ == "__main__":
+    main()
