@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pika
 import pika.exceptions
 from pika.channel import Channel
 from pika.frame import Method
@@ -18,6 +18,9 @@ from pika.spec import Basic, BasicProperties
 from endpoint.amqp.session import Session
 from endpoint.errors import EndpointError, Mender, Stage
 from endpoint.wire.queues import PublishTarget
+
+# What AMQP has; a service's answer may name properties of its own, which only readers of JSON would understand.
+_PROPERTIES = frozenset(inspect.signature(BasicProperties).parameters)
 
 
 class PublishRefused(EndpointError):
@@ -72,7 +75,8 @@ class Publisher:
 
         It fails with PublishRefused when the broker returns or refuses the message.
         """
-        amqp_properties = BasicProperties(**{"message_id": str(next(self._ids)), **(properties or {})})
+        known = {name: value for name, value in (properties or {}).items() if name in _PROPERTIES}
+        amqp_properties = BasicProperties(**{"message_id": str(next(self._ids)), **known})
         outgoing = _Outgoing(
             body, exchange, routing_key, amqp_properties, mandatory, asyncio.get_running_loop().create_future()
         )

@@ -1,0 +1,113 @@
+"""The user endpoint as a process: from the start document on standard input to an exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+
+from endpoint.amqp.link import publish_once
+from endpoint.config.model import UserConfig, load_user_config
+from endpoint.config.paths import LOG, compute_dir
+from endpoint.engines.build import build_engine
+from endpoint.errors import EndpointError, ExitStatus, Stage, UsageError
+from endpoint.logs import set_up_logs
+from endpoint.user.document import Credentials, StartDocument
+from endpoint.user.facts import start_facts
+from endpoint.user.service import UserEndpoint
+from endpoint.user.setup import run_command
+from endpoint.wire.codec import encode
+from endpoint.wire.messages import StatusReport
+from endpoint.wire.queues import Registration
+
+log = logging.getLogger(__name__)
+
+NOTICE_HEARTBEAT_S = 3
+
+
+def main(
+    name: str,
+    *,
+    config_dir: str | None = None,
+    debug: bool = False,
+    log_to_console: bool = False,
+    color: bool = True,
+) -> int:
+    """Be the user endpoint `name`; returns the exit status.
+
+    A failure goes to the log in full, to the service as a failure notice (so that whoever waits for this endpoint is
+    told), and to the manager as the status.
+    """
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        raise UsageError("A user endpoint is started by its manager", hint="Use: globus-compute-endpoint start NAME")
+    os.umask(0o077)
+    directory = compute_dir(config_dir) / name
+    set_up_logs(directory / LOG, debug=debug, console=log_to_console, color=color)
+    document: StartDocument | None = None
+    try:
+        document = StartDocument.read(sys.stdin.buffer)
+        config = load_user_config(document.config, source=f"the configuration of {name}")
+        if config.debug or config.log_format == "json":
+            set_up_logs(
+                directory / LOG,
+                debug=debug or config.debug,
+                console=log_to_console,
+                color=color,
+                json_lines=config.log_format == "json",
+            )
+        status = asyncio.run(_serve(document, config, directory))
+    except EndpointError as error:
+        status = _report(error, document)
+    except Exception as error:  # the last resort: the log has it whole, the user is told in a sentence
+        log.critical("The user endpoint ends in a way that nobody foresaw", exc_info=error)
+        sentence = f"The endpoint ended unexpectedly ({type(error).__name__})"
+        status = _report(EndpointError(sentence, hint="The endpoint's log says more"), document)
+    return _leave(status)
+
+
+async def _serve(document: StartDocument, config: UserConfig, directory: Path) -> ExitStatus:
+    allowed = document.allowed_functions if document.limits_functions else config.allowed_functions
+    await run_command("endpoint_setup", config.endpoint_setup)
+    try:
+        endpoint = UserEndpoint(
+            config,
+            Credentials(document, config.amqp_port),
+            build_engine(config.engine),
+            allowed_functions=allowed,
+            facts=start_facts(document.ep_info, document.config),
+            run_dir=directory,
+        )
+        return await endpoint.run()
+    finally:
+        await run_command("endpoint_teardown", config.endpoint_teardown)
+
+
+def _report(error: EndpointError, document: StartDocument | None) -> ExitStatus:
+    """Tell the admin (log) and the user (failure notice); returns the status to exit with."""
+    log.critical(error.failure.for_admin(), extra={"stage": error.failure.stage.value, "code": error.failure.code})
+    if document is not None and error.failure.stage is not Stage.CONNECT:
+        try:
+            asyncio.run(send_failure_notice(document, error))
+        except EndpointError as unsent:
+            log.error("The failure notice could not be sent: %s", unsent)
+    return error.exit_status
+
+
+async def send_failure_notice(document: StartDocument, error: EndpointError) -> None:
+    """Publish the heartbeat that says why there will be no others; raises EndpointError."""
+    registration = Registration.parse(document.amqp_creds)
+    state = {"error": error.failure.for_user(), "heartbeat_period": NOTICE_HEARTBEAT_S}
+    await publish_once(registration.heartbeat, encode(StatusReport(registration.endpoint_id, state, {})))
+
+
+def _leave(status: ExitStatus) -> int:
+    """Return the status, or leave at once where a user's function still runs in a thread that nobody can stop."""
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    if others:
+        log.info("Leaving %d threads behind", len(others))
+        logging.shutdown()
+        os._exit(status)
+    return status
