@@ -1,0 +1,71 @@
+# Two commands matter: `make demo` and `make test`. The rest are their parts.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test lint unit integration compat newer peers system format lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+PEERS := .venvs/peer-endpoint/.done .venvs/peer-sdk/.done
+PYTEST := $(BIN)/python -m pytest -q
+
+demo: $(VENV)/.done system          ## Hub, endpoint and real tasks on this machine; KEEP=1 leaves them running
+	@$(BIN)/python examples/demo/run.py $(if $(KEEP),--keep)
+
+test: lint unit integration compat newer   ## Everything that CI runs
+
+lint: $(VENV)/.done                 ## Style, types, layers, sizes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.done                 ## No broker, no processes: seconds
+	$(PYTEST) tests/unit tests/schemas
+
+integration: $(VENV)/.done system   ## A real RabbitMQ, real pools, the programs as processes
+	$(PYTEST) tests/integration
+
+compat: $(VENV)/.done $(PEERS) system   ## The official SDK and endpoint beside ours
+	$(PYTEST) tests/compat
+
+newer: .venvs/newer/.done           ## The same code on a newer Python
+	.venvs/newer/bin/python -m pytest -q tests/unit tests/schemas
+
+system:                             ## What is not a Python package: RabbitMQ
+	@tests/support/system-packages
+
+format: $(VENV)/.done
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:                               ## Write the locked requirement files anew (needs uv)
+	requirements/lock.sh
+
+$(VENV)/.done: requirements/all.txt pyproject.toml
+	@echo "Setting up $(VENV) (locked packages) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; say: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements/all.txt
+	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venvs/newer/.done: requirements/all.txt pyproject.toml
+	@python=$$(tests/support/newer-python $(PYTHON)); echo "Setting up .venvs/newer with $$($$python --version) ..."; $$python -m venv --clear .venvs/newer
+	@.venvs/newer/bin/python $(PIP_INSTALL) --require-hashes -r requirements/all.txt
+	@.venvs/newer/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+peers: $(PEERS)                     ## The official packages, each in an environment of its own
+
+.venvs/peer-%/.done: requirements/peer-%.txt
+	@echo "Setting up .venvs/peer-$* (official packages) ..."
+	@$(PYTHON) -m venv --clear .venvs/peer-$*
+	@.venvs/peer-$*/bin/python $(PIP_INSTALL) --require-hashes -r requirements/peer-$*.txt
+	@touch $@
+
+clean:                              ## Remove what the other targets made
+	rm -rf .venv .venvs .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
