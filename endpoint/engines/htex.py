@@ -1,0 +1,178 @@
+"""GlobusComputeEngine: blocks of workers, on this machine or through a batch system, by Parsl.
+
+Parsl's HighThroughputExecutor is used without its data-flow kernel. A worker imports `endpoint.worker.run` by name, so
+its Python environment may be another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import psutil
+from parsl.executors.errors import InvalidResourceSpecification
+from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
+
+from endpoint.engines.base import CommonOptions, Engine, EngineTask, FailureCallback
+from endpoint.engines.blocks import BlockKeeper
+from endpoint.engines.htex_options import HtexOptions
+from endpoint.engines.htex_status import capacity_of, status_of
+from endpoint.engines.launch import container_command, interchange_command, pool_command, pool_command_in_container
+from endpoint.engines.ledger import Ledger
+from endpoint.engines.lifeline import Lifeline
+from endpoint.errors import EndpointError, EngineFailure, TaskLost, TaskRefused
+
+log = logging.getLogger(__name__)
+
+RUN_TASK = "endpoint.worker.run.run_task"
+STOP_PATIENCE = 5.0  # seconds for each part of the engine to end by itself
+
+
+def build_htex(options: CommonOptions, rest: Mapping[str, Any]) -> GlobusComputeEngine:
+    """The engine that the rest of the `engine` block describes. Raises ConfigError."""
+    return GlobusComputeEngine(options, HtexOptions.parse(rest, "GlobusComputeEngine"))
+
+
+class GlobusComputeEngine(Engine):
+    """See `HtexOptions` for the options."""
+
+    def __init__(self, options: CommonOptions, htex: HtexOptions) -> None:
+        super().__init__(options)
+        self._htex = htex
+        self._executor = htex.executor
+        self._executor.when_bad = self._executor_failed
+        self._keeper = BlockKeeper(self._executor, **htex.scaling)
+        self._ledger = Ledger(self._launch, self._translate, options.max_retries_on_system_failure)
+        self._submitting = threading.Lock()
+        self._lifeline: Lifeline | None = None
+
+    def start(self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback) -> None:
+        self._prepare(endpoint_id, run_dir, on_failure)
+        run_dir = run_dir.absolute()
+        scripts = run_dir / "submit_scripts"
+        try:
+            self._lifeline = Lifeline(run_dir)
+            scripts.mkdir(exist_ok=True)
+        except OSError as error:
+            raise EngineFailure(f"The engine can't use its run directory {run_dir}: {error.strerror}") from error
+        self._executor.run_dir = str(run_dir)
+        self._executor.provider.script_dir = str(scripts)
+        self._executor.interchange_launch_cmd = interchange_command(self._lifeline)
+        self._executor.launch_cmd = self._pool_command(run_dir, self._lifeline)
+        log.debug("The worker pools' command: %s", self._executor.launch_cmd)
+        try:
+            self._executor.start()
+        except Exception as error:  # Parsl raises it bare
+            self.shutdown()
+            raise EngineFailure("The engine can't start its interchange", detail=str(error)) from error
+        self._keeper.start()
+
+    def submit(self, task: EngineTask) -> Future[bytes]:
+        try:
+            self._executor.validate_resource_spec(task.resource_specification)
+        except InvalidResourceSpecification as error:
+            raise TaskRefused(
+                f"The resource specification has {', '.join(sorted(map(str, error.invalid_keys)))}, which the "
+                "endpoint's GlobusComputeEngine doesn't know",
+                hint="It knows priority; for MPI functions an endpoint needs a GlobusMPIEngine",
+            ) from error
+        answer = self._ledger.submit(task)
+        self._keeper.task_submitted()
+        return answer
+
+    @property
+    def capacity(self) -> int:
+        return capacity_of(self._executor, local=self._htex.local)
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "engine_type": type(self).__name__,
+            **status_of(self._executor, self._keeper.managers, self._keeper.packages),
+            "outstanding_tasks": self._ledger.outstanding,
+            "total_tasks": self._ledger.total,
+        }
+
+    def cancel(self, task_id: str) -> bool:
+        """Never: a task that was sent to the interchange can't be taken back."""
+        del task_id
+        return False
+
+    def shutdown(self) -> None:
+        """First no more tasks, then the blocks, then the interchange, and last whoever still hangs on the lifeline."""
+        self._executor.ending = True
+        self._ledger.close(lambda: TaskLost("The endpoint stopped before the task was done"))
+        processes: list[psutil.Process] = []
+        try:
+            processes = self._local_processes()
+            self._keeper.stop(STOP_PATIENCE)
+        except Exception:
+            log.exception("The engine's blocks can't be given up; look at the batch system for what is left")
+        self._executor.shutdown(STOP_PATIENCE)
+        if self._lifeline is not None:
+            self._lifeline.cut()
+        _, left = psutil.wait_procs(processes, STOP_PATIENCE)
+        for process in left:
+            log.error("Process %s of the engine doesn't end", process.pid)
+
+    def _launch(self, task: EngineTask) -> Future[bytes]:
+        executor_task = {"f": RUN_TASK, "a": (self._worker_options(task),), "k": {}}
+        context: dict[str, Any] = {"task_executor": executor_task}
+        if task.resource_specification:
+            context["resource_spec"] = dict(task.resource_specification)
+        with self._submitting:  # the executor's sockets are for one thread at a time
+            attempt: Future[bytes] = self._executor.submit_payload(context, task.body)
+        return attempt
+
+    def _pool_command(self, run_dir: Path, lifeline: Lifeline) -> str:
+        htex = self._htex
+        if htex.container_type is None:
+            own = htex.local and not self._executor.provider.worker_init.strip()
+            return pool_command(
+                self._executor.launch_cmd, lifeline=lifeline if htex.local else None, own_environment=own
+            )
+        return container_command(
+            pool_command_in_container(self._executor.launch_cmd),
+            kind=htex.container_type,
+            uri=htex.container_uri,
+            options=htex.container_cmd_options,
+            run_dir=str(run_dir),
+        )
+
+    def _local_processes(self) -> list[psutil.Process]:
+        """The blocks' processes on this machine, to wait for; the interchange is the executor's to end."""
+        if not self._htex.local:
+            return []
+        groups = {int(job) for job in list(self._executor.blocks_to_job_id.values()) if str(job).isdigit()}
+        found: list[psutil.Process] = []
+        for pid in groups:
+            try:
+                block = psutil.Process(pid)
+                found += [block, *block.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                continue
+        return [process for process in found if process.pid != os.getpid()]
+
+    def _executor_failed(self, failure: EngineFailure) -> None:
+        """Everybody gets an answer first, then the endpoint hears of it."""
+
+        def again() -> EndpointError:
+            return EngineFailure(failure.failure.reason, detail=failure.failure.detail)
+
+        if self._ledger.close(again):
+            log.error("%s", failure.failure.for_admin())
+            self._on_failure(failure)
+
+    def _translate(self, failure: BaseException) -> EndpointError:
+        if isinstance(failure, ManagerLost | WorkerLost):
+            return TaskLost(f"A worker was lost: {failure}")
+        if isinstance(failure, ModuleNotFoundError) and (failure.name or "").split(".")[0] == "endpoint":
+            return EngineFailure(
+                "The workers' Python environment lacks the package compute-endpoint",
+                hint="Install compute-endpoint into the environment that worker_init activates",
+            )
+        return EngineFailure("A worker failed to run the task", detail=f"{type(failure).__name__}: {failure}")

@@ -1,0 +1,65 @@
+"""The commands that start Parsl's processes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+
+from endpoint.engines.lifeline import Lifeline
+from endpoint.errors import ConfigError
+
+INTERCHANGE = "parsl.executors.high_throughput.interchange"
+WORKER_POOL = "parsl.executors.high_throughput.process_worker_pool"
+OURS = "globus-compute-endpoint"
+RUNNER = "endpoint.engines.python_exec"
+
+DOCKER_LIKE = ("docker", "podman", "podman-hpc")
+APPTAINER_LIKE = ("apptainer", "singularity")
+CONTAINER_TYPES = (*DOCKER_LIKE, *APPTAINER_LIKE, "custom")
+
+
+def interchange_command(lifeline: Lifeline) -> list[str]:
+    """The interchange: this very Python, tied to the endpoint."""
+    return [sys.executable, "-m", RUNNER, *lifeline.arguments, INTERCHANGE]
+
+
+def pool_command(template: str, *, lifeline: Lifeline | None, own_environment: bool) -> str:
+    """The shell command of a worker pool; `template` is Parsl's, whose first word is the program.
+
+    lifeline: where the pool runs on this machine.
+    own_environment: whether it runs in this Python's environment; else whatever `worker_init` has put on PATH goes
+    first, and this installation's Python is for when nothing is there (the same path on a shared file system).
+    """
+    arguments = " ".join(re.sub(r"^process_worker_pool\.py\b", "", template).split())
+    python = shlex.quote(sys.executable)
+    tie = shlex.join(lifeline.arguments) if lifeline else ""
+    if own_environment:
+        return f"{python} -m {RUNNER} {tie} {WORKER_POOL} {arguments}"
+    run = f"$(command -v {OURS} >/dev/null && echo {OURS} python-exec || echo {python} -m {RUNNER})"
+    if tie:  # isolated, as worker_init may have set variables for another Python
+        run = f"{python} -I -m {RUNNER} {tie} --command {run}"
+    return f"{run} {WORKER_POOL} {arguments}"
+
+
+def container_command(command: str, *, kind: str, uri: str | None, options: str | None, run_dir: str) -> str:
+    """`command` inside a container; Docker-like ones see the run directory at the same path."""
+    if kind == "custom":
+        if not options:
+            raise ConfigError("The engine's container_type is custom, which needs container_cmd_options.")
+        return options.replace("{EXECUTOR_RUNDIR}", run_dir).replace("{EXECUTOR_LAUNCH_CMD}", command)
+    if not uri:
+        raise ConfigError(f"The engine's container_type is {kind}, which needs container_uri.")
+    if kind in DOCKER_LIKE:
+        words = [kind, "run", options or "", f"-v {run_dir}:{run_dir} -t", uri, command]
+    elif kind in APPTAINER_LIKE:
+        words = [kind, "run", options or "", uri, command]
+    else:
+        raise ConfigError(f"There is no container_type {kind!r}.", hint=f"The types are {', '.join(CONTAINER_TYPES)}")
+    return " ".join(word for word in words if word)
+
+
+def pool_command_in_container(template: str) -> str:
+    """The worker pool's command as a container's image knows it."""
+    arguments = " ".join(re.sub(r"^process_worker_pool\.py\b", "", template).split())
+    return f"{OURS} python-exec {WORKER_POOL} {arguments}"

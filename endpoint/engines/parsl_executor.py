@@ -1,0 +1,71 @@
+"""Parsl's HighThroughputExecutor with its loose ends tied.
+
+Left to itself the executor waits without limit for an interchange that is dead, and its users' futures stay
+unanswered when the thread that reads results ends. Here each of these becomes one call of `when_bad`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+from parsl.executors import HighThroughputExecutor
+
+from endpoint.errors import EngineFailure
+
+COMMAND_TIMEOUT = 20.0  # seconds until an interchange that doesn't answer counts as dead
+
+
+class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
+    """Set `when_bad` before `start`; it is called once at the most, from any thread."""
+
+    when_bad: Callable[[EngineFailure], None]
+    ending = False
+
+    def set_bad_state_and_fail_all(self, exception: Exception) -> None:
+        """Also called by Parsl, when blocks fail and by the interchange."""
+        if self.bad_state_is_set or self.ending:
+            return
+        failure = exception
+        if not isinstance(failure, EngineFailure):
+            failure = EngineFailure("The blocks of workers can't be started", detail=str(exception))
+        self._executor_exception = failure
+        self._executor_bad_state.set()
+        self.when_bad(failure)
+
+    def connected_managers(self) -> list[dict[str, Any]]:
+        managers: list[dict[str, Any]] = self.command_client.run("MANAGERS", timeout_s=COMMAND_TIMEOUT)
+        return managers
+
+    def connected_managers_packages(self) -> dict[str, dict[str, str]]:
+        packages: dict[str, dict[str, str]]
+        packages = self.command_client.run("MANAGERS_PACKAGES", timeout_s=COMMAND_TIMEOUT)
+        return packages
+
+    def connected_blocks(self) -> list[str]:
+        blocks: list[str] = self.command_client.run("CONNECTED_BLOCKS", timeout_s=COMMAND_TIMEOUT)
+        return blocks
+
+    def shutdown(self, timeout: float = 10.0) -> None:
+        """End the interchange; what it hasn't taken yet is dropped."""
+        self.ending = True
+        if hasattr(self, "outgoing_q"):
+            self.outgoing_q.zmq_socket.setsockopt(zmq.LINGER, 0)  # else closing waits for a peer that may be dead
+        super().shutdown(timeout)
+
+    def _start_local_interchange_process(self) -> None:
+        super()._start_local_interchange_process()
+        threading.Thread(target=self._watch_interchange, name="watch-interchange", daemon=True).start()
+
+    def _watch_interchange(self) -> None:
+        status = self.interchange_proc.wait()
+        self.set_bad_state_and_fail_all(EngineFailure(f"The engine's interchange ended (status {status})"))
+
+    def _result_queue_worker(self) -> None:
+        try:
+            super()._result_queue_worker()
+        finally:
+            if not self._result_queue_thread_exit.is_set():
+                self.set_bad_state_and_fail_all(EngineFailure("The engine can't read results any more"))

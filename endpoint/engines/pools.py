@@ -1,0 +1,83 @@
+"""What the engines on this machine's own threads and processes share."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from endpoint.engines.base import CommonOptions, Engine, EngineTask, FailureCallback
+from endpoint.engines.ledger import Ledger
+from endpoint.engines.slots import Slot, SlotPool
+from endpoint.errors import ConfigError, EndpointError, EngineFailure, TaskLost, TaskRefused
+
+GIB = 2**30
+
+
+class PoolEngine(Engine):
+    """An engine on a pool of slots of this machine."""
+
+    close_timeout = 5.0  # seconds for each thread, in `shutdown`
+
+    def __init__(self, options: CommonOptions, label: str | None, max_workers: int) -> None:
+        super().__init__(options)
+        if max_workers < 1:
+            raise ConfigError(f"The engine's max_workers is {max_workers}; it has to be 1 or more.")
+        self.label = label or type(self).__name__
+        self._pool = SlotPool(self.label, max_workers, self._make_slot)
+        self._ledger = Ledger(self._pool.submit, self._translate, options.max_retries_on_system_failure)
+
+    def _make_slot(self) -> Slot:
+        raise NotImplementedError
+
+    def start(self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback) -> None:
+        self._prepare(endpoint_id, run_dir, on_failure)
+
+    def submit(self, task: EngineTask) -> Future[bytes]:
+        if task.resource_specification:
+            raise TaskRefused(
+                f"The endpoint's {type(self).__name__} takes no resource specification",
+                hint="Submit without one, or to an endpoint with a GlobusMPIEngine",
+            )
+        return self._ledger.submit(task)
+
+    @property
+    def capacity(self) -> int:
+        return self._pool.size
+
+    def cancel(self, task_id: str) -> bool:
+        return self._ledger.cancel(task_id)
+
+    def shutdown(self) -> None:
+        self._ledger.close(lambda: TaskLost("The endpoint stopped before the task was done"))
+        self._pool.close(self.close_timeout)
+
+    def status(self) -> dict[str, Any]:
+        size = self._pool.size
+        return {
+            "engine_type": type(self).__name__,
+            "managers": 1,
+            "active_managers": 1,
+            "total_cores": os.cpu_count() or 1,
+            "total_mem": round(psutil.virtual_memory().available / GIB, 1),
+            "total_core_hrs": 0,
+            "total_workers": size,
+            "idle_workers": max(0, size - self._pool.busy),
+            "pending_tasks": self._pool.waiting,
+            "outstanding_tasks": self._ledger.outstanding,
+            "total_tasks": self._ledger.total,
+            "scaling_enabled": False,
+            "max_blocks": 1,
+            "min_blocks": 1,
+            "max_workers_per_node": size,
+            "nodes_per_block": 1,
+        }
+
+    def _translate(self, failure: BaseException) -> EndpointError:
+        return EngineFailure(
+            f"The endpoint's {type(self).__name__} failed to run the task",
+            detail=f"{type(failure).__name__}: {failure}",
+        )
