@@ -1,0 +1,113 @@
+"""The ways to write a function or a value as text.
+
+Each is known by the name of the class that the SDK has for it, and by the three characters that its text starts with.
+The SDK itself need not be installed: `globus_compute_sdk.serialize.JSONData` is here a name to recognise.
+Source: docs/protocol.md, section 2.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+IDENTIFIER_LENGTH = 3
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """`dump` and `load` work on the text behind the identifier; both may raise whatever the value's own code raises.
+
+    `members` are the names of the strategies that a combined one combines, in the order in which it writes them.
+    """
+
+    name: str
+    identifier: str
+    for_code: bool
+    dump: Callable[[Any], str] | None = None
+    load: Callable[[str], Any] | None = None
+    members: tuple[str, ...] = ()
+    selectable: bool = True
+
+    @property
+    def kind(self) -> str:
+        return "code" if self.for_code else "data"
+
+
+def _to_text(raw: bytes) -> str:
+    # One line, where others write many: every reader of base64 takes it, and nobody has to escape the newlines.
+    return binascii.b2a_base64(raw).decode("ascii")
+
+
+def _dump_dill(value: Any) -> str:
+    import dill
+
+    return _to_text(dill.dumps(value))
+
+
+def _load_dill(text: str) -> Any:
+    import dill
+
+    return dill.loads(binascii.a2b_base64(text))
+
+
+def _load_pickle(text: str) -> Any:
+    import pickle
+
+    return pickle.loads(binascii.a2b_base64(text))
+
+
+def _source_by_dill(function: Any) -> tuple[str, str]:
+    import dill.source
+
+    return function.__name__, dill.source.getsource(function, lstrip=True)
+
+
+def _source_by_inspect(function: Any) -> tuple[str, str]:
+    import inspect
+
+    return function.__name__, inspect.getsource(function)
+
+
+def _from_source(name: str, source: str) -> Any:
+    names: dict[str, Any] = {}
+    exec(compile(source, f"<source of {name}>", "exec", dont_inherit=True), names)
+    return names[name]
+
+
+def _load_source(text: str) -> Any:
+    name, colon, source = text.partition(":")
+    if not colon:
+        raise ValueError("no colon between the function's name and its source")
+    return _from_source(name, source)
+
+
+def _load_pickled_source(text: str) -> Any:
+    name, source = _load_dill(text)
+    return _from_source(name, source)
+
+
+STRATEGIES = (
+    Strategy("DillDataBase64", "00\n", False, _dump_dill, _load_dill),
+    Strategy("DillCode", "01\n", True, _dump_dill, _load_dill),
+    Strategy("PickleCode", "02\n", True, None, _load_pickle, selectable=False),
+    Strategy("DillCodeTextInspect", "03\n", True, lambda f: _dump_dill(_source_by_inspect(f)), _load_pickled_source),
+    Strategy("DillCodeSource", "04\n", True, lambda f: _dump_dill(_source_by_dill(f)), _load_pickled_source),
+    Strategy(
+        "CombinedCode",
+        "10\n",
+        True,
+        members=("DillCodeSource", "DillCode", "DillCodeTextInspect", "PureSourceDill", "PureSourceTextInspect"),
+    ),
+    Strategy("JSONData", "11\n", False, json.dumps, json.loads),
+    Strategy("AllCodeStrategies", "12\n", True, members=("PureSourceTextInspect", "PureSourceDill", "DillCode")),
+    Strategy("AllDataStrategies", "13\n", False, members=("JSONData", "DillDataBase64")),
+    Strategy("PureSourceTextInspect", "st\n", True, lambda f: ":".join(_source_by_inspect(f)), _load_source),
+    Strategy("PureSourceDill", "sd\n", True, lambda f: ":".join(_source_by_dill(f)), _load_source),
+)
+BY_IDENTIFIER = {strategy.identifier: strategy for strategy in STRATEGIES}
+BY_NAME = {strategy.name: strategy for strategy in STRATEGIES}
+DEFAULT_CODE = BY_NAME["DillCode"]
+DEFAULT_DATA = BY_NAME["DillDataBase64"]
