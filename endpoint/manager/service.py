@@ -1,0 +1,246 @@
+"""The manager: takes commands from the web service, and has user endpoints started for them.
+
+One story, on one loop: register (the caller did that), connect, say that we are there, follow commands until a signal
+comes or the service shuts us out, say goodbye, stop the user endpoints, close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from endpoint.amqp.consumer import Delivery
+from endpoint.config.model import ManagerConfig
+from endpoint.errors import AccessRefused, EndpointError, ExitStatus, NetworkFailure, UnexpectedAnswer
+from endpoint.manager.commands import Refusal, parse_command
+from endpoint.manager.compute_service import ComputeService
+from endpoint.manager.identity import OwnerOnly, Policy, this_user
+from endpoint.manager.lines import Lines
+from endpoint.manager.registration import register
+from endpoint.manager.spawn import Host
+from endpoint.manager.supervisor import Supervisor
+from endpoint.wire.queues import Registration
+
+log = logging.getLogger(__name__)
+
+SHORTEST_HEARTBEAT_S = 5.0
+GOODBYE_S = 5.0
+REGISTRATION_DELAYS_S = (0.0, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 120.0)
+REFUSALS_IN_A_ROW = 3  # fresh credentials that don't work either: somebody should look at it
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+T = TypeVar("T")
+
+
+async def run_manager(
+    endpoint_dir: Path,
+    config: ManagerConfig,
+    registration: Registration,
+    *,
+    ready: Callable[[], None],
+    service: ComputeService | None = None,
+) -> ExitStatus:
+    """Run the manager of `endpoint_dir` until a signal stops it.
+
+    registration: the answer that `registration.register` got. ready: called once, when the service can see us.
+    service: to register again with, and to ask who the owner is; made from the configuration where it is None.
+
+    Returns OK after a signal. Raises NetworkFailure when the broker can't be reached at the start, EndpointBlocked
+    when the service has shut the endpoint out (a remote stop), and other EndpointErrors.
+    """
+    known = service if service is not None else await asyncio.to_thread(ComputeService.of, config, endpoint_dir.parent)
+    owner = await asyncio.to_thread(known.owner_identities)
+    log.info("User endpoints are started for these identities: %s", ", ".join(sorted(owner)))
+
+    async def register_again() -> Registration:
+        _, fresh = await asyncio.to_thread(register, endpoint_dir, config, registration.endpoint_id, service=known)
+        return fresh
+
+    manager = Manager(Host(endpoint_dir, config, dict(os.environ)), OwnerOnly(owner, this_user()), register_again)
+    return await manager.run(registration, ready)
+
+
+class Manager:
+    """The loop of one endpoint. `policy` says who is served; `register_again` gets fresh credentials."""
+
+    def __init__(
+        self, host: Host, policy: Policy, register_again: Callable[[], Coroutine[Any, Any, Registration]]
+    ) -> None:
+        self._config = host.config
+        self._policy = policy
+        self._register_again = register_again
+        self._supervisor = Supervisor(host, grace_s=float(host.config.mu_child_ep_grace_period_s))
+        self._period_s = max(SHORTEST_HEARTBEAT_S, float(host.config.heartbeat_period))
+        self._stopping = asyncio.Event()
+        self._lines: Lines | None = None
+        self._ready: Callable[[], None] | None = None
+        self._refusals = 0
+
+    async def run(self, registration: Registration, ready: Callable[[], None]) -> ExitStatus:
+        """Serve until a signal; see `run_manager`."""
+        self._ready = ready
+        with self._signals():
+            try:
+                await self._serve(registration)
+            finally:
+                await self._shut_down()
+        return ExitStatus.OK
+
+    async def _serve(self, registration: Registration) -> None:
+        """Be connected; when the broker refuses our credentials, ask the service for others."""
+        while not self._stopping.is_set():
+            try:
+                await self._be_connected(registration)
+            except AccessRefused as error:
+                # Either the credentials were renewed, or the endpoint was stopped remotely: the service knows.
+                log.warning("The broker shuts us out: %s", error.failure.for_admin())
+                self._refusals += 1
+                if self._refusals > REFUSALS_IN_A_ROW:
+                    raise
+                registration = await self._until_stopped(self._fresh_registration()) or registration
+
+    async def _be_connected(self, registration: Registration) -> None:
+        """From the connection to the stop; raises why it ended before."""
+        lines = Lines(registration, self._on_command)
+        try:
+            await self._until_stopped(lines.open())
+            self._lines = lines
+            await self._until_stopped(self._beat(lines))
+        except EndpointError:
+            self._lines = None
+            await lines.close()
+            raise
+
+    async def _beat(self, lines: Lines) -> None:
+        """Heartbeats for as long as the links live; raises why they don't any more."""
+        failed = asyncio.create_task(lines.failed())
+        try:
+            while not failed.done():
+                confirmed = await lines.heartbeat(self._period_s, timeout_s=self._period_s)
+                if confirmed:
+                    self._refusals = 0
+                    self._tell_ready()
+                await asyncio.wait((failed,), timeout=self._period_s)
+            await failed
+        finally:
+            failed.cancel()
+
+    def _tell_ready(self) -> None:
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            ready()
+
+    async def _fresh_registration(self) -> Registration:
+        """Register again; patient with a network that is down, not with a service that says no."""
+        last: EndpointError | None = None
+        for delay in REGISTRATION_DELAYS_S:
+            await asyncio.sleep(delay)
+            try:
+                registration = await self._register_again()
+            except (NetworkFailure, UnexpectedAnswer) as error:
+                log.warning("Registering again failed: %s", error.failure.for_admin())
+                last = error
+            else:
+                log.info("Registered again; the broker's credentials are renewed")
+                return registration
+        if last is None:
+            raise AssertionError("there is at least one attempt")
+        raise last
+
+    def _on_command(self, delivery: Delivery) -> None:
+        """Follow one command, or say why not. It is acknowledged first: what fails once would fail every time."""
+        if self._stopping.is_set():
+            delivery.reject(requeue=True)
+            return
+        delivery.ack()
+        try:
+            request = parse_command(
+                delivery.body,
+                content_type=delivery.properties.content_type,
+                timestamp=delivery.properties.timestamp,
+                now=time.time(),
+                amqp_port=self._config.amqp_port,
+            )
+            try:
+                user = self._policy.admit(request.requester)
+            except Refusal as refusal:
+                refusal.recipient = request.recipient
+                raise
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        log.info(
+            "Start command for %s, by %s", request.name, request.requester.username,
+            extra={"user_endpoint": request.name, "user": user.name},
+        )  # fmt: skip
+        self._supervisor.request(request, user)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        fields = {"stage": refusal.failure.stage.value, "code": refusal.failure.code}
+        if refusal.recipient is None:
+            log.error(
+                "A command is not followed, and nobody can be told: %s", refusal.failure.for_admin(), extra=fields
+            )
+            return
+        fields["user_endpoint"] = refusal.recipient.endpoint_id
+        log.error("A command is not followed: %s", refusal.failure.for_admin(), extra=fields)
+        self._supervisor.tell(refusal.recipient, refusal.failure)
+
+    async def _shut_down(self) -> None:
+        """Leave in order: no new work, then goodbye, then the user endpoints, then the line itself."""
+        self._stopping.set()
+        lines = self._lines
+        if lines is not None:
+            # Commands that come from now on stay in their queue for the next manager.
+            await lines.stop_commands()
+            # Before the user endpoints end, which takes a while: the service should send nobody here meanwhile.
+            if not await lines.goodbye(timeout_s=GOODBYE_S):
+                log.warning("The service could not be told that the endpoint shuts down")
+        if self._supervisor.children:
+            log.info("Stopping %d user endpoints", len(self._supervisor.children))
+        self._supervisor.stop()
+        await self._supervisor.gone()
+        if lines is not None:
+            await lines.close()
+        log.info("The manager has stopped")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            yield
+        finally:
+            for number in STOP_SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if not self._stopping.is_set():
+            log.info("Got %s: shutting down", number.name)
+            self._stopping.set()
+        else:
+            log.warning("Got %s again: user endpoints are killed", number.name)
+            self._supervisor.stop()
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What `work` returns or raises; None when we are to stop first."""
+        if self._stopping.is_set():
+            work.close()
+            return None
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            stop.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))

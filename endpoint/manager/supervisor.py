@@ -1,0 +1,234 @@
+"""The user endpoints of one manager: the table of `children.py`, carried out.
+
+Everything here runs on the loop. A child that is on its way, a process that is waited for and a notice that is being
+sent are tasks of the supervisor; what they find out comes back as an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from endpoint.errors import EndpointError, ExitStatus, Failure, Mender, Stage
+from endpoint.manager.children import TABLE, Action, Event, State, step
+from endpoint.manager.commands import Recipient, StartRequest
+from endpoint.manager.credentials import CredentialFile
+from endpoint.manager.identity import LocalUser
+from endpoint.manager.notices import send_notice
+from endpoint.manager.spawn import Host, Running, SpawnFailure, launch, prepare
+
+log = logging.getLogger(__name__)
+
+STARTING_S = 60.0  # an end within this time means that it could not start
+STOPPING_S = 15.0  # from SIGTERM to SIGKILL; engines want to end their blocks
+KILLING_S = 5.0
+
+
+@dataclass(eq=False)
+class Child:
+    """One user endpoint, under the name that the service gave it."""
+
+    request: StartRequest
+    user: LocalUser
+    credentials: CredentialFile = field(default_factory=CredentialFile)
+    state: State = State.NEW
+    running: Running | None = None
+    timer: asyncio.TimerHandle | None = None
+    failure: Failure | None = None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """For the log."""
+        return {"user_endpoint": self.request.name, "user": self.user.name}
+
+
+class Supervisor:
+    """Starts, refreshes, revives and stops user endpoints."""
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        grace_s: float,
+        starting_s: float = STARTING_S,
+        stopping_s: float = STOPPING_S,
+    ) -> None:
+        self._host = host
+        self._patience: Mapping[State, float] = {
+            State.STARTING: starting_s,
+            State.KEEPING: grace_s,
+            State.STOPPING: stopping_s,
+            State.KILLING: KILLING_S,
+        }
+        self._children: dict[str, Child] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def children(self) -> Mapping[str, State]:
+        """Name -> state of every user endpoint that is not gone."""
+        return {name: child.state for name, child in self._children.items()}
+
+    def request(self, request: StartRequest, user: LocalUser) -> None:
+        """A start command: start the user endpoint, or hand it the newer credentials if it is there."""
+        child = self._children.get(request.name)
+        if child is None:
+            child = self._children[request.name] = Child(request, user)
+            self._empty.clear()
+        child.request, child.user = request, user
+        self._happens(child, Event.REQUESTED)
+
+    def tell(self, recipient: Recipient, failure: Failure) -> None:
+        """Send a failure notice, beside everything else."""
+        self._spawn(_tell(recipient, failure))
+
+    def stop(self) -> None:
+        """Ask every user endpoint to end; the second time, kill them."""
+        for child in list(self._children.values()):
+            self._happens(child, Event.STOP)
+
+    async def gone(self) -> None:
+        """Wait until there is no user endpoint, and no notice that is still to be sent."""
+        await self._empty.wait()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _happens(self, child: Child, event: Event) -> None:
+        before = child.state
+        child.state, actions = step(before, event)
+        log.debug("User endpoint: %s, %s -> %s", before.value, event.value, child.state.value, extra=child.fields)
+        if before is State.KEEPING and event is Event.ENDED_WELL:
+            log.info("The user endpoint ended just when it was asked for; starting it again", extra=child.fields)
+        for action in actions:
+            self._do(child, action)
+
+    def _do(self, child: Child, action: Action) -> None:
+        if action is Action.LAUNCH:
+            self._cancel_timer(child)
+            self._spawn(self._launch(child)).add_done_callback(lambda task: self._launch_over(child, task))
+        elif action is Action.REFRESH_CREDENTIALS:
+            log.info("The user endpoint is there already; its credentials are refreshed", extra=child.fields)
+            child.credentials.write(child.request.amqp_creds)
+        elif action is Action.SET_TIMER:
+            self._cancel_timer(child)
+            patience = self._patience[child.state]
+            child.timer = asyncio.get_running_loop().call_later(patience, self._happens, child, Event.TIME_UP)
+        elif action is Action.TERMINATE:
+            _signal(child, signal.SIGTERM)
+        elif action is Action.KILL:
+            _signal(child, signal.SIGKILL, group=True)
+        elif action is Action.SEND_NOTICE:
+            if child.failure is not None:
+                self.tell(child.request.recipient, child.failure)
+        elif action is Action.FORGET:
+            self._forget(child)
+
+    def _forget(self, child: Child) -> None:
+        self._cancel_timer(child)
+        child.credentials.close()
+        del self._children[child.request.name]
+        if not self._children:
+            self._empty.set()
+
+    @staticmethod
+    def _cancel_timer(child: Child) -> None:
+        if child.timer is not None:
+            child.timer.cancel()
+            child.timer = None
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _launch_over(self, child: Child, task: asyncio.Task[None]) -> None:
+        """A launch that ended by a bug must not leave a child that seems to be on its way for ever."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.error("User endpoint: a fault of the manager", exc_info=error, extra=child.fields)
+        child.failure = SpawnFailure("The manager failed while starting the user endpoint").failure
+        if (child.state, Event.LAUNCH_FAILED) in TABLE:
+            self._happens(child, Event.LAUNCH_FAILED)
+
+    async def _launch(self, child: Child) -> None:
+        """From the request to the process, and on to its end."""
+        child.running, child.failure = None, None
+        try:
+            child.credentials.write(child.request.amqp_creds)
+            plan = await asyncio.to_thread(prepare, self._host, child.request, child.user, child.credentials)
+            running = await launch(plan, child.credentials)
+        except EndpointError as error:
+            child.failure = error.failure
+            log.error("User endpoint: %s", error.failure.for_admin(), extra=child.fields)
+            self._happens(child, Event.LAUNCH_FAILED)
+            return
+        child.running = running
+        log.info("The user endpoint has started (PID %d)", running.process.pid, extra=child.fields)
+        self._happens(child, Event.LAUNCHED)
+        status = await running.process.wait()
+        if child.state is State.GONE:  # it could not even be killed, and was given up
+            return
+        child.failure = _report_end(child, running, status)
+        self._happens(child, Event.ENDED_WELL if status == 0 else Event.ENDED_BADLY)
+
+
+async def _tell(recipient: Recipient, failure: Failure) -> None:
+    await send_notice(recipient, failure)
+
+
+def _signal(child: Child, number: signal.Signals, *, group: bool = False) -> None:
+    """Signal the child's process, or it and what it has started (it leads a session of its own)."""
+    if child.running is None:
+        return
+    pid = child.running.process.pid
+    with contextlib.suppress(ProcessLookupError):
+        if group:
+            os.killpg(pid, number)
+        else:
+            child.running.process.send_signal(number)
+    log.info("Sent %s to the user endpoint (PID %d)", number.name, pid, extra=child.fields)
+
+
+def _report_end(child: Child, running: Running, status: int) -> Failure | None:
+    """Write the end of a process to the log; what to tell the user if it was not a normal one."""
+    pid = running.process.pid
+    if status == 0:
+        log.info("The user endpoint has ended (PID %d)", pid, extra=child.fields)
+        return None
+    meaning = exit_meaning(status)
+    failure = Failure(
+        stage=Stage.EXEC,
+        code="USER_ENDPOINT_ENDED",
+        reason=f"The user endpoint's process could not start: it ended with {meaning}",
+        mender=Mender.ADMIN,
+        detail=running.log_tail(),
+    )
+    if child.state in (State.STOPPING, State.KILLING):
+        log.info("The user endpoint has ended with %s (PID %d)", meaning, pid, extra=child.fields)
+    else:
+        log.error(
+            "The user endpoint has ended with %s (PID %d). The end of its log, %s:\n%s",
+            meaning, pid, running.logfile, failure.detail, extra=child.fields,
+        )  # fmt: skip
+    return failure
+
+
+def exit_meaning(status: int) -> str:
+    """A process's exit status in words; negative numbers are signals."""
+    if status < 0:
+        try:
+            return f"signal {-status} ({signal.Signals(-status).name})"
+        except ValueError:
+            return f"signal {-status}"
+    try:
+        return f"status {status} ({ExitStatus(status).name.lower().replace('_', ' ')})"
+    except ValueError:
+        return f"status {status}"

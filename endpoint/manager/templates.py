@@ -1,0 +1,68 @@
+"""The files of an endpoint's directory that shape its user endpoints, read as they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from endpoint.config.load import load_yaml
+from endpoint.config.model import ManagerConfig
+from endpoint.config.paths import ENVIRONMENT, SCHEMA, TEMPLATE
+from endpoint.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TemplateFiles:
+    """The template with where it lies, and the schema of the user's options (None: there is none)."""
+
+    path: Path
+    text: str
+    options_schema: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, endpoint_dir: Path, config: ManagerConfig) -> TemplateFiles:
+        """Read both, from where the configuration says, else from `endpoint_dir`; raises ConfigError."""
+        path = Path(config.user_config_template_path or endpoint_dir / TEMPLATE)
+        if not path.exists() and path.suffix == ".j2":
+            path = path.with_suffix("")
+        schema_path = Path(config.user_config_schema_path or endpoint_dir / SCHEMA)
+        return cls(path=path, text=_read(path), options_schema=_read_schema(schema_path))
+
+
+def read_user_environment(endpoint_dir: Path) -> dict[str, str]:
+    """The variables of `user_environment.yaml`; none if the file isn't there. Raises ConfigError."""
+    path = endpoint_dir / ENVIRONMENT
+    if not path.exists():
+        return {}
+    data = load_yaml(_read(path), str(path)).data
+    if data is None:
+        return {}
+    if not isinstance(data, Mapping) or any(isinstance(value, (Mapping, list)) for value in data.values()):
+        raise ConfigError(f"{path} is not a list of variables", hint="Write one `NAME: value` a line")
+    return {str(name): "" if value is None else str(value) for name, value in data.items()}
+
+
+def _read_schema(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        schema = json.loads(_read(path))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise ConfigError(f"{path} is not a JSON object")
+    return schema
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"The file {path.name} of the endpoint can't be read: {error.strerror}", detail=str(path)
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The file {path.name} of the endpoint is not UTF-8", detail=str(path)) from error
