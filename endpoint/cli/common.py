@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-import re
+import sys
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from endpoint.errors import ConfigError, Stage, UsageError
 
 ENDPOINT_DIR_VARIABLE = "GLOBUS_COMPUTE_ENDPOINT_DIR"
-MAX_NAME_LENGTH = 128
-_FORBIDDEN_IN_NAMES = re.compile(r"[\\/\s'\"]")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,6 +30,7 @@ class Settings:
     log_to_console: bool = False
     color: bool = True
     json: bool = False
+    reported: bool = False  # somebody else shows the failure that ends this command
 
     @property
     def compute_dir(self) -> Path:
@@ -53,26 +53,25 @@ def _remember(field: str, *, invert: bool = False) -> Callable[[click.Context, c
 
 def common_options(command: F) -> F:
     """`--debug`, `--log-to-console`, `--no-color`: kept in the `Settings`, not passed to the command."""
-    options = (
-        click.option("--debug", is_flag=True, expose_value=False, callback=_remember("debug"), help="Log details."),
-        click.option(
-            "--log-to-console",
-            is_flag=True,
-            expose_value=False,
-            callback=_remember("log_to_console"),
-            help="Show log lines on the terminal too.",
-        ),
-        click.option(
-            "--no-color",
-            is_flag=True,
-            expose_value=False,
-            callback=_remember("color", invert=True),
-            help="Show log lines without colors.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    @functools.wraps(command)
+    def with_logs(*args: Any, **kwargs: Any) -> Any:
+        settings = click.get_current_context().ensure_object(Settings)
+        if settings.debug or settings.log_to_console:
+            from endpoint.logs import set_up_logs
+
+            set_up_logs(None, debug=settings.debug, console=True, color=settings.color)
+        return command(*args, **kwargs)
+
+    wrapped: Any = with_logs
+    for flag, field, help_text in (
+        ("--no-color", "color", "Show log lines without colors."),
+        ("--log-to-console", "log_to_console", "Show log lines on the terminal too."),
+        ("--debug", "debug", "Log details."),
+    ):
+        remember = _remember(field, invert=field == "color")
+        wrapped = click.option(flag, is_flag=True, expose_value=False, callback=remember, help=help_text)(wrapped)
+    return cast(F, wrapped)
 
 
 def config_dir_option(command: F) -> F:
@@ -118,7 +117,7 @@ def confirm(question: str, *, yes: bool) -> bool:
     if yes:
         return True
     click.echo(f"{question} [y/N]: ", err=True, nl=False)
-    answer = click.get_text_stream("stdin").readline()
+    answer = sys.stdin.readline()
     if not answer:
         click.echo(err=True)
         raise UsageError("The question was not answered", hint="Answer it on a terminal, or add --yes")
@@ -135,20 +134,14 @@ def is_uuid(text: str) -> bool:
 
 
 def checked_name(name: str) -> str:
-    """`name`, if it can name an endpoint: it becomes a directory, and part of shell commands of batch jobs."""
-    problem = None
-    if not name:
-        problem = "is empty"
-    elif len(name) > MAX_NAME_LENGTH:
-        problem = f"has {len(name)} characters, {MAX_NAME_LENGTH} are allowed"
-    elif found := _FORBIDDEN_IN_NAMES.search(name):
-        problem = f"has the character {found.group()!r}; white space, slashes, backslashes and quotes are not allowed"
-    elif name.startswith("."):
-        problem = "starts with a dot"
-    elif is_uuid(name):
-        problem = "reads as a UUID, which commands take for an endpoint's id"
+    """`name`, if it can name an endpoint; UsageError otherwise."""
+    from endpoint.config.paths import name_problem
+
+    problem = name_problem(name)
+    if problem is None and is_uuid(name):
+        problem = "An endpoint's name can't read as a UUID, which commands take for an endpoint's id"
     if problem:
-        raise UsageError(f"The endpoint name {name!r} {problem}", hint="Choose another name", code="BAD_NAME")
+        raise UsageError(problem, hint="Choose another name", code="BAD_NAME")
     return name
 
 

@@ -18,7 +18,7 @@ import click
 from endpoint.cli.common import Settings, common_options, config_dir_option, echo_json
 from endpoint.errors import EndpointError, ExitStatus, Failure, Mender, Stage
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("endpoint.cli.main")  # also where this file is run by its name
 
 # name: module, attribute
 COMMANDS = {
@@ -77,6 +77,8 @@ def main(args: Sequence[str] | None = None) -> None:
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line; every way it can end becomes an exit status here."""
     settings = Settings()
+    # Until a command opens a log, what is logged is not for the terminal: the failure itself is shown below.
+    logging.getLogger("endpoint").addHandler(logging.NullHandler())
     try:
         outcome = app.main(args=args, prog_name=_program_name(), standalone_mode=False, obj=settings)
         status = outcome if isinstance(outcome, int) else ExitStatus.OK
@@ -84,6 +86,7 @@ def run(args: Sequence[str] | None = None) -> int:
         return int(status)
     except EndpointError as error:
         log.debug("The command failed", exc_info=True)
+        log.critical(error.failure.for_admin(), extra={"stage": error.failure.stage.value, "code": error.failure.code})
         return _report(error.failure, error.exit_status, settings)
     except click.Abort:
         click.echo(err=True)
@@ -105,6 +108,8 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def _report(failure: Failure, status: ExitStatus, settings: Settings) -> int:
+    if settings.reported:
+        return int(status)
     if settings.json:
         echo_json({"error": failure.to_dict(), "exit_status": int(status)})
     else:

@@ -28,9 +28,14 @@ def python_exec(module: str, args: tuple[str, ...]) -> None:
 @pass_settings
 def start_user_endpoint(settings: Settings, name: str) -> int:
     """Run a user endpoint from the document on stdin. A manager does this."""
-    from endpoint.user.main import main as run_user_endpoint
+    return run_user_endpoint(settings, name)
 
-    return run_user_endpoint(
+
+def run_user_endpoint(settings: Settings, name: str) -> int:
+    """Be the user endpoint `name`; returns its exit status."""
+    from endpoint.user.main import main as user_main
+
+    return user_main(
         name,
         config_dir=settings.config_dir,
         debug=settings.debug,

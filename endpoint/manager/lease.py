@@ -93,6 +93,24 @@ def read_lease(path: Path) -> LeaseState:
         raise _unusable(path, error) from error
 
 
+def open_process(found: LeaseState) -> int | None:
+    """A pidfd of the process that a lease found running; None if it ended meanwhile. The caller closes it.
+
+    A signal through it can't hit a later process with the same number.
+    """
+    if found.pid is None:
+        return None
+    try:
+        descriptor = os.pidfd_open(found.pid)
+    except ProcessLookupError:
+        return None
+    # The number may have been given away between reading the lease and opening it; not any more after it.
+    if not _same_start(process_start(found.pid), found.process_start):
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 class Lease:
     """The PID file, held by this process. A context manager; leaving it removes the file."""
 

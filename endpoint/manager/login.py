@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import stat
 import sys
 import uuid
@@ -177,7 +178,7 @@ def _token_storage(compute_dir: Path, namespace: str) -> SQLiteTokenStorage:
         compute_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         # REST calls run in worker threads, one at a time
         return SQLiteTokenStorage(path, namespace=namespace, connect_params={"check_same_thread": False})
-    except (OSError, globus_sdk.GlobusError, _database_error()) as error:
+    except (OSError, globus_sdk.GlobusError, sqlite3.Error) as error:
         raise LoginError(
             f"The token file {path} can't be used: {error}",
             hint="Look at the directory's permissions, or move the file away and log in again",
@@ -185,20 +186,15 @@ def _token_storage(compute_dir: Path, namespace: str) -> SQLiteTokenStorage:
         ) from error
 
 
-def _database_error() -> type[Exception]:
-    import sqlite3
-
-    return sqlite3.Error
-
-
 class _TerminalLogin(CommandLineLoginFlowManager):
     """Asks on stderr, so that a redirected stdout stays clean."""
 
     def print_authorize_url(self, authorize_url: str) -> None:
-        print(f"Log in with a browser at this address:\n\n{authorize_url}\n", file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"Log in with a browser at this address:\n\n{authorize_url}\n\n")
 
     def prompt_for_code(self) -> str:
-        print("Then paste the code here: ", end="", file=sys.stderr, flush=True)  # noqa: T201
+        sys.stderr.write("Then paste the code here: ")
+        sys.stderr.flush()
         code = sys.stdin.readline()
         if not code.strip():
             raise login_required()

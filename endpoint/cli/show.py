@@ -1,0 +1,129 @@
+"""`list` and `status`: which endpoints there are, and how they do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from endpoint.cli.common import (
+    Settings,
+    common_options,
+    echo_json,
+    endpoint_dirs,
+    endpoint_id_in,
+    existing_endpoint_dir,
+    json_option,
+    pass_settings,
+    table,
+)
+from endpoint.errors import ConfigError, EndpointError
+
+USER_ENDPOINT_PREFIX = "uep"
+# What people know from the official program, by the state of the lease.
+WORDS = {"running": "Running", "elsewhere": "Running", "stale": "Disconnected", "none": "Stopped"}
+
+
+def describe(endpoint_dir: Path) -> dict[str, Any]:
+    """One endpoint as plain values: `name`, `id`, `status`, `host`, `pid`, `directory`, and `problem` if it has one."""
+    from endpoint.config.paths import PID
+    from endpoint.manager.lease import read_lease
+
+    entry: dict[str, Any] = {"name": endpoint_dir.name, "id": None, "directory": str(endpoint_dir)}
+    try:
+        entry["id"] = endpoint_id_in(endpoint_dir)
+        lease = read_lease(endpoint_dir / PID)
+    except ConfigError as error:
+        return entry | {"status": "Unreadable", "host": None, "pid": None, "problem": error.failure.reason}
+    never_ran = entry["id"] is None and lease.state == "none"
+    entry["status"] = "Initialized" if never_ran else WORDS[lease.state]
+    alive = lease.state in ("running", "elsewhere")
+    return entry | {"host": lease.host if alive else None, "pid": lease.pid if alive else None}
+
+
+@click.command("list")
+@json_option
+@common_options
+@pass_settings
+def list_endpoints(settings: Settings) -> None:
+    """List the endpoints that are configured here."""
+    found = [describe(path) for path in endpoint_dirs(settings.compute_dir)]
+    if settings.json:
+        echo_json(found)
+        return
+    if not found:
+        click.echo(f"There are no endpoints in {settings.compute_dir}.")
+        click.echo("Make one with: globus-compute-endpoint configure", err=True)
+        return
+    rows = [[entry["id"] or "-", entry["status"], entry["name"], entry["host"] or ""] for entry in found]
+    click.echo(table(["Endpoint ID", "Status", "Endpoint Name", "Host"], rows))
+    for entry in found:
+        if problem := entry.get("problem"):
+            click.echo(f"{entry['name']}: {problem}", err=True)
+
+
+@click.command("status")
+@click.argument("name_or_uuid", default="default")
+@json_option
+@common_options
+@pass_settings
+def status(settings: Settings, name_or_uuid: str) -> None:
+    """Show how an endpoint does: its process, what the service says, and its user endpoints."""
+    endpoint_dir = existing_endpoint_dir(settings, name_or_uuid)
+    document = describe(endpoint_dir)
+    document["service"] = _service_view(settings, endpoint_dir, document["id"])
+    document["user_endpoints"] = [describe(path) for path in _user_endpoint_dirs(settings, document["id"])]
+    if settings.json:
+        echo_json(document)
+    else:
+        click.echo(_as_text(document))
+
+
+def _user_endpoint_dirs(settings: Settings, endpoint_id: str | None) -> list[Path]:
+    if endpoint_id is None or not settings.compute_dir.is_dir():
+        return []
+    return sorted(
+        path for path in settings.compute_dir.glob(f"{USER_ENDPOINT_PREFIX}.{endpoint_id}.*") if path.is_dir()
+    )
+
+
+def _service_view(settings: Settings, endpoint_dir: Path, endpoint_id: str | None) -> dict[str, Any]:
+    """What the service knows: its own answer, or `{"unknown": why}`. Never asks anybody to log in."""
+    if endpoint_id is None:
+        return {"unknown": "It has not been registered yet"}
+    import globus_sdk
+
+    from endpoint.cli.remote import compute_service, login_of
+    from endpoint.manager.login import auth_errors
+
+    try:
+        with auth_errors():
+            app = login_of(settings, endpoint_dir)
+            if isinstance(app, globus_sdk.UserApp) and app.login_required():
+                return {"unknown": "Nobody is logged in here"}
+            return compute_service(settings, endpoint_dir, app).status(endpoint_id)
+    except EndpointError as error:
+        return {"unknown": error.failure.reason}
+
+
+def _as_text(document: dict[str, Any]) -> str:
+    process = document["status"]
+    if document["pid"]:
+        process += f", process {document['pid']}" + (f" on {document['host']}" if document["host"] else "")
+    service = document["service"]
+    lines = [
+        f"Endpoint:   {document['name']} ({document['id'] or 'no id yet'})",
+        f"Directory:  {document['directory']}",
+        f"Process:    {process}",
+        f"Service:    {service.get('status') or 'unknown: ' + str(service.get('unknown', 'no answer'))}",
+    ]
+    if document.get("problem"):
+        lines.append(f"Problem:    {document['problem']}")
+    users = document["user_endpoints"]
+    if users:
+        rows = [[entry["name"].rpartition(".")[2], entry["status"], str(entry["pid"] or "")] for entry in users]
+        lines += ["", table(["User endpoint", "Status", "Process"], rows)]
+    else:
+        lines.append("User endpoints: none")
+    return "\n".join(lines)
