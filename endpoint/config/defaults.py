@@ -1,0 +1,170 @@
+"""What `configure` writes: the directory of a new endpoint, which works as it is."""
+
+from __future__ import annotations
+
+import importlib.resources
+import io
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from endpoint.config import paths
+from endpoint.config.load import load_yaml
+from endpoint.config.model import read_text
+from endpoint.config.schemas import load_schema
+from endpoint.errors import ConfigError, Stage
+
+OWNER_ONLY = 0o600
+WORLD_READABLE = 0o644
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Files of the administrator's that `configure` copies in place of our own; None: ours."""
+
+    config: Path | None = None
+    template: Path | None = None
+    schema: Path | None = None
+    environment: Path | None = None
+    identity_mapping: Path | None = None
+
+
+@dataclass(frozen=True)
+class EndpointFiles:
+    """What `configure` wrote."""
+
+    config: Path
+    template: Path
+    schema: Path
+    environment: Path
+    identity_mapping: Path | None
+
+
+def write_endpoint_dir(
+    folder: Path,
+    *,
+    multi_user: bool = False,
+    high_assurance: bool = False,
+    display_name: str | None = None,
+    email: str | None = None,
+    authentication_policy: str | None = None,
+    subscription_id: str | None = None,
+    sources: Sources = Sources(),
+) -> EndpointFiles:
+    """Make `folder` (mode 0700) with the files of an endpoint called as it is.
+
+    multi_user: also write an identity mapping, and let other users read the template.
+    Raises ConfigError when the folder is there, when a source can't be read, or when it can't be written; in the last
+    two cases nothing stays behind.
+    """
+    problem = paths.name_problem(folder.name)
+    if problem:
+        raise ConfigError(f"{problem}.", stage=Stage.CONFIGURE, code="BAD_NAME")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(mode=0o700)
+    except FileExistsError as error:
+        raise ConfigError(
+            f"There is an endpoint {folder.name!r} already ({folder}).",
+            hint="Choose another name, or remove it with `globus-compute-endpoint delete`",
+            stage=Stage.CONFIGURE,
+            code="EXISTS",
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"The directory {folder} can't be made: {error.strerror}.", stage=Stage.CONFIGURE) from error
+    files = _files(folder, multi_user, sources)
+    settings = {
+        "display_name": display_name,
+        "email": email,
+        "identity_mapping_config_path": str(files.identity_mapping) if files.identity_mapping else None,
+        "authentication_policy": authentication_policy,
+        "high_assurance": high_assurance or None,
+        "audit_log_path": str(folder / paths.AUDIT_LOG) if high_assurance else None,
+        "subscription_id": subscription_id,
+        "public": True if multi_user else None,
+    }
+    try:
+        _write_all(files, sources, settings)
+    except ConfigError:
+        shutil.rmtree(folder)
+        raise
+    except OSError as error:
+        shutil.rmtree(folder)
+        raise ConfigError(f"{error.filename} can't be written: {error.strerror}.", stage=Stage.CONFIGURE) from error
+    return files
+
+
+def _files(folder: Path, multi_user: bool, sources: Sources) -> EndpointFiles:
+    mapping = paths.IDENTITY_MAPPING if sources.identity_mapping else paths.EXAMPLE_IDENTITY_MAPPING
+    return EndpointFiles(
+        config=folder / paths.CONFIG,
+        template=folder / paths.TEMPLATE,
+        schema=folder / paths.SCHEMA,
+        environment=folder / paths.ENVIRONMENT,
+        identity_mapping=folder / mapping if multi_user else None,
+    )
+
+
+def _write_all(files: EndpointFiles, sources: Sources, settings: dict[str, Any]) -> None:
+    _write(files.config, config_text(sources.config, settings), OWNER_ONLY)
+    template_mode = WORLD_READABLE if files.identity_mapping else OWNER_ONLY
+    _write(files.template, _text(sources.template, "default_template.yaml.j2"), template_mode)
+    _write(files.schema, read_text(sources.schema) if sources.schema else options_schema_text(), OWNER_ONLY)
+    _write(files.environment, _text(sources.environment, "default_environment.yaml"), OWNER_ONLY)
+    if files.identity_mapping:
+        _write(files.identity_mapping, _text(sources.identity_mapping, "default_identity_mapping.json"), OWNER_ONLY)
+
+
+def options_schema_text() -> str:
+    """The schema of the user options of our template, as `configure` writes it."""
+    schema = {key: value for key, value in load_schema("user-options-default").items() if key != "$id"}
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def config_text(source: Path | None, settings: dict[str, Any]) -> str:
+    """The text of `config.yaml`: `source` as it is, or our own beginning, with those `settings` that are not None.
+
+    Comments of the source stay. Raises ConfigError when it is no mapping.
+    """
+    text = read_text(source) if source else "# How this endpoint registers, and who may use it.\n"
+    chosen = {key: value for key, value in settings.items() if value is not None}
+    data = load_yaml(text, str(source or paths.CONFIG)).data
+    if data is not None and not isinstance(data, dict):
+        raise ConfigError(f"{source}: the configuration must be a mapping.", stage=Stage.CONFIGURE)
+    if data and "public" in data:
+        chosen.pop("public", None)
+    if not data:
+        return text + (_dump(chosen) if chosen else "")
+    yaml = _yaml()
+    written = yaml.load(text)
+    written.pop("engine", None)
+    written.update(chosen)
+    return _dump(written)
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="rt")
+    yaml.preserve_quotes = True
+    return yaml
+
+
+def _dump(data: Any) -> str:
+    stream = io.StringIO()
+    _yaml().dump(data, stream)
+    return stream.getvalue()
+
+
+def _text(source: Path | None, ours: str) -> str:
+    if source is not None:
+        return read_text(source)
+    return importlib.resources.files("endpoint.config").joinpath(ours).read_text(encoding="utf-8")
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    path.touch(mode=OWNER_ONLY)
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)

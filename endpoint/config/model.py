@@ -1,0 +1,188 @@
+"""The two configurations as typed values. Defaults and descriptions are in the schemas, nowhere else."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from endpoint.config.check import Problem, check, dotted, refusal
+from endpoint.config.load import Document, load_yaml
+from endpoint.config.paths import PYTHON_CONFIG
+from endpoint.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+SHORTEST_HEARTBEAT = 5.0
+LogFormat = Literal["text", "json"]
+
+
+@dataclass(frozen=True)
+class PamConfig:
+    """The block `pam` of a manager's configuration."""
+
+    enable: bool
+    service_name: str
+
+
+@dataclass(frozen=True)
+class PathsConfig:
+    """The block `paths` of a user endpoint's configuration."""
+
+    endpoint_dir: str | None
+    endpoint_log: str | None
+
+
+@dataclass(frozen=True)
+class ManagerConfig:
+    """A manager's `config.yaml`; each field is the option of that name in `manager.schema.json`. Ids are lower case."""
+
+    display_name: str | None
+    debug: bool
+    high_assurance: bool
+    amqp_port: int | None
+    heartbeat_period: float
+    environment: str | None
+    local_compute_services: bool
+    allowed_functions: tuple[str, ...] | None
+    authentication_policy: str | None
+    subscription_id: str | None
+    admins: tuple[str, ...] | None
+    log_format: LogFormat
+    multi_user: bool | None
+    public: bool
+    user_config_template_path: Path | None
+    user_config_schema_path: Path | None
+    identity_mapping_config_path: Path | None
+    audit_log_path: Path | None
+    pam: PamConfig
+    mu_child_ep_grace_period_s: float
+    email: str | None
+    force_mu_allow_same_user: bool
+
+
+@dataclass(frozen=True)
+class UserConfig:
+    """A user endpoint's configuration; each field is the option of that name in `user.schema.json`. Ids are lower case.
+
+    `engine` is the block as written, with defaults; None in it means what a missing option means.
+    """
+
+    engine: Mapping[str, Any]
+    display_name: str | None
+    debug: bool
+    high_assurance: bool
+    amqp_port: int | None
+    heartbeat_period: float
+    environment: str | None
+    local_compute_services: bool
+    allowed_functions: tuple[str, ...] | None
+    authentication_policy: str | None
+    subscription_id: str | None
+    admins: tuple[str, ...] | None
+    log_format: LogFormat
+    heartbeat_threshold: float
+    idle_heartbeats_soft: int
+    idle_heartbeats_hard: int
+    endpoint_setup: str | None
+    endpoint_teardown: str | None
+    paths: PathsConfig
+
+
+def load_manager_config(path: Path) -> ManagerConfig:
+    """Read a manager's `config.yaml`; where its directory is there and the file is not, everything is a default.
+
+    Raises ConfigError: no such endpoint, unreadable, not valid, files that it names not there, or a file of the older
+    kind, which configures the engine itself.
+    """
+    return manager_config(read_manager_document(path), path.parent)
+
+
+def read_manager_document(path: Path) -> Document:
+    """The text of a manager's `config.yaml` as data, not yet checked. Raises ConfigError."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise ConfigError(
+            f"There is no endpoint {folder.name!r} (no directory {folder}).",
+            hint=f"Make it with `globus-compute-endpoint configure {folder.name}`",
+        )
+    if (folder / PYTHON_CONFIG).exists():
+        raise ConfigError(
+            f"{folder / PYTHON_CONFIG}: a configuration that is a Python program is not read.",
+            hint=f"Write its options to {path} in YAML, and move {PYTHON_CONFIG} away",
+        )
+    return load_yaml(read_text(path, missing=""), str(path))
+
+
+def manager_config(document: Document, folder: Path) -> ManagerConfig:
+    """The typed value of a manager's configuration; relative file names are looked for in `folder`."""
+    if isinstance(document.data, dict) and "engine" in document.data:
+        at = document.position(("engine",))
+        raise ConfigError(
+            f"{document.source}:{at.line}:{at.column}: engine: this is a configuration of the older kind, without a "
+            "template; the engine belongs into the template of the user endpoints' configuration.",
+            hint=f"Run `globus-compute-endpoint migrate-to-template-capable {folder.name}`, which moves it there",
+        )
+    values = check(document, "manager")
+    for name in ("user_config_template_path", "user_config_schema_path", "identity_mapping_config_path"):
+        values[name] = _existing(document, folder, name, values[name])
+    values["audit_log_path"] = Path(values["audit_log_path"]) if values["audit_log_path"] else None
+    values["pam"] = PamConfig(**values["pam"]) if values["pam"] else PamConfig(enable=False, service_name="")
+    return ManagerConfig(**_shared(values))
+
+
+def load_user_config(text: str, source: str) -> UserConfig:
+    """Read a user endpoint's configuration, as the template rendered it. Raises ConfigError that tells all problems."""
+    values = _shared(check(load_yaml(text, source), "user"))
+    values["paths"] = PathsConfig(**values["paths"]) if values["paths"] else PathsConfig(None, None)
+    values["heartbeat_threshold"] = max(values["heartbeat_threshold"], 2 * values["heartbeat_period"])
+    for name in ("idle_heartbeats_soft", "idle_heartbeats_hard"):
+        values[name] = max(0, values[name])
+    return UserConfig(**values)
+
+
+def read_text(path: Path, *, missing: str | None = None) -> str:
+    """A configuration file's text; `missing` stands for a file that isn't there. Raises ConfigError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        if missing is not None:
+            return missing
+        raise ConfigError(f"The file {path} is missing.") from error
+    except OSError as error:
+        raise ConfigError(f"The file {path} can't be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The file {path} is not UTF-8 text (byte {error.start}).") from error
+
+
+def _shared(values: dict[str, Any]) -> dict[str, Any]:
+    """The options that both kinds have, in their typed form."""
+    for name in ("allowed_functions", "admins"):
+        if values[name] is not None:
+            values[name] = tuple(_uuid(item) for item in values[name])
+    for name in ("authentication_policy", "subscription_id"):
+        values[name] = _uuid(values[name]) if values[name] else None
+    if values["heartbeat_period"] < SHORTEST_HEARTBEAT:
+        log.warning("A heartbeat_period of %s s is too short; it counts as %s s", values["heartbeat_period"], 5)
+        values["heartbeat_period"] = SHORTEST_HEARTBEAT
+    if values["display_name"] == "None":
+        values["display_name"] = None  # files of mid-2023 have the word for no name
+    return values
+
+
+def _uuid(text: str) -> str:
+    return str(uuid.UUID(text))
+
+
+def _existing(document: Document, folder: Path, name: str, value: str | None) -> Path | None:
+    """The file that the option `name` names; a relative one in the configuration's folder, else in the current one."""
+    if not value:
+        return None
+    for candidate in (folder / value, Path(value)):
+        if candidate.exists():
+            return candidate.absolute()
+    at = document.position((name,))
+    raise refusal([Problem(document.source, at.line, at.column, dotted((name,)), f"the file {value} is not there", "")])
