@@ -49,7 +49,9 @@ class Allowed:
         single = [by_path(name) for name in listed if name not in _WORDS]
         for word in words:
             if any(one.for_code == _WORDS[word] for one in single):
-                raise ValueError(f"{word!r} allows every strategy of its kind: name it, or single ones, not both")
+                raise ValueError(
+                    f"{word!r} allows all serialization strategies of its kind: no single one may be named too"
+                )
         whole = {_WORDS[word] for word in words}
         self.strategies = {*single, *(one for one in STRATEGIES if one.selectable and one.for_code in whole)}
         if listed and len({one.for_code for one in self.strategies}) != 2:
