@@ -1,0 +1,334 @@
+"""A user endpoint as a process, against a real RabbitMQ: tasks in, results out, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from cryptography.fernet import Fernet
+
+from endpoint.errors import ExitStatus
+from endpoint.wire.codec import encode
+from endpoint.wire.messages import Task
+from tests.support.proxy import Proxy
+from tests.support.user_endpoint import THREADS, Queues, UserEndpointProcess, headers, packed
+
+GONE_S = 20
+TASK_ID = "7b3d0c5e-6f0e-4a57-8b0a-2f1e6d9c4b11"
+
+
+@pytest.fixture
+def queues(broker) -> Iterator[Queues]:
+    with Queues(broker.amqp_url) as made:
+        yield made
+
+
+@pytest.fixture
+def running(queues, tmp_path) -> Iterator[UserEndpointProcess]:
+    """A user endpoint with a thread pool that has sent its first heartbeat."""
+    with UserEndpointProcess(queues, tmp_path) as endpoint:
+        assert queues.next_heartbeat()["active"] is True, endpoint.log
+        yield endpoint
+
+
+def double(x):
+    return 2 * x
+
+
+def fail():
+    raise ValueError("this is the user's own mistake")
+
+
+def nap(seconds, value):
+    import time
+
+    time.sleep(seconds)
+    return value
+
+
+def where():
+    import os
+
+    return os.getpid(), os.environ["GC_TASK_UUID"]
+
+
+def test_a_function_is_run_and_its_result_is_sent(running, queues):
+    assert queues.value_of(queues.submit(double, 21)) == 42
+
+
+def test_a_function_that_raises_is_an_error_result_with_its_traceback(running, queues):
+    result = queues.result_of(queues.submit(fail))
+
+    assert result.error_details.code == "RemoteExecutionError"
+    assert "ValueError: this is the user's own mistake" in result.data
+
+
+def test_a_task_is_acknowledged_only_after_its_result(running, queues):
+    task_id = queues.submit(nap, 1, "done")
+    running.process.send_signal(signal.SIGKILL)
+    running.process.wait(GONE_S)
+
+    assert wait_for_messages(queues, queues.task, 1), "the task of the killed endpoint went back to its queue"
+
+    with UserEndpointProcess(queues, running.directory):
+        assert queues.value_of(task_id) == "done"
+
+
+def test_the_first_heartbeat_tells_true_facts(queues, tmp_path):
+    with UserEndpointProcess(queues, tmp_path) as endpoint:
+        state = queues.next_heartbeat()
+
+    assert state["posix_pid"] == endpoint.process.pid
+    assert state["posix_uid"] == os.getuid()
+    assert state["heartbeat_period"] == 5
+    assert state["engine_type"] == "ThreadPoolEngine"
+    assert state["total_workers"] == 2
+    assert abs(state["start_unix"] - time.time()) < 60
+
+
+def test_many_tasks_are_all_answered_once(running, queues):
+    tasks = {queues.submit(double, number): 2 * number for number in range(300)}
+
+    assert {task_id: queues.value_of(task_id) for task_id in tasks} == tasks
+    assert queues.waiting(queues.result) == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "task"),
+        (b"\x01", "task"),
+        (b"\x02{}", "task"),
+        (b"\x01{not json", "task"),
+        (b"\x01" + json.dumps({"message_type": "dance", "data": {}}).encode(), "task"),
+        (b"\x01" + json.dumps({"message_type": "task", "data": {"task_id": "x"}}).encode(), "task"),
+        (encode(Task(TASK_ID, "999999\nshort")), "buffer"),
+        (encode(Task(TASK_ID, "3\nzz\n0\n0\n")), "buffer"),
+        (encode(Task(str(uuid.uuid4()), "0\n0\n0\n")), "another task"),
+    ],
+)
+def test_a_body_that_is_no_task_gets_an_error_result_and_the_endpoint_lives_on(running, queues, body, told):
+    queues.publish(body, headers(TASK_ID))
+
+    result = queues.result_of(TASK_ID)
+
+    assert result.error_details is not None
+    assert told in result.data.lower()
+    assert queues.value_of(queues.submit(double, 4)) == 8
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"function_uuid": None},
+        {"function_uuid": "not-a-uuid"},
+        {"resource_specification": "{"},
+        {"resource_specification": "[1]"},
+        {"result_serializers": "x"},
+    ],
+)
+def test_wrong_headers_get_an_error_result_that_names_the_header(running, queues, wrong):
+    task_id = str(uuid.uuid4())
+    queues.publish(encode(Task(task_id, packed(double, (1,), {}))), headers(task_id, **wrong))
+
+    result = queues.result_of(task_id)
+
+    assert next(iter(wrong)) in result.error_details.user_message
+
+
+@pytest.mark.parametrize("nobody", [None, {}, {"task_uuid": 5}, {"task_uuid": "zz", "function_uuid": "zz"}])
+def test_a_message_without_a_task_id_is_dropped_logged_and_does_no_harm(running, queues, nobody):
+    queues.publish(b"\x01{}", nobody)
+
+    assert queues.value_of(queues.submit(double, 5)) == 10
+    assert queues.waiting(queues.task) == 0
+    assert "dropped" in running.log
+
+
+def test_a_function_that_is_not_on_the_list_is_refused_in_the_protocols_words(queues, tmp_path):
+    allowed = str(uuid.uuid4())
+    with UserEndpointProcess(queues, tmp_path, allowed_functions=[allowed]):
+        refused_id, allowed_id = str(uuid.uuid4()), str(uuid.uuid4())
+        refused = headers(refused_id)
+        queues.publish(encode(Task(refused_id, packed(double, (1,), {}))), refused)
+        queues.publish(encode(Task(allowed_id, packed(double, (1,), {}))), headers(allowed_id, function_uuid=allowed))
+
+        result = queues.result_of(refused_id)
+
+        assert result.error_details.code == "FUNCTION_NOT_ALLOWED"
+        expected = f"Function {refused['function_uuid']} not permitted on endpoint {queues.endpoint_id}"
+        assert result.data == expected
+        assert queues.value_of(allowed_id) == 2
+
+
+def test_a_polite_stop_lets_running_tasks_end_and_leaves_waiting_ones_in_the_queue(running, queues):
+    short = [queues.submit(nap, 1, number) for number in range(2)]
+    assert wait_until_taken(queues)
+
+    running.process.terminate()
+
+    assert running.process.wait(GONE_S) == ExitStatus.OK
+    assert {queues.value_of(task_id) for task_id in short} == {0, 1}
+    while (state := queues.next_heartbeat())["active"]:
+        pass
+    assert state["active"] is False
+    assert queues.waiting(queues.task) == 0
+
+
+def test_a_task_that_a_stop_interrupts_is_run_by_the_next_start(running, queues):
+    long_id = queues.submit(nap, 8, "late")
+    assert wait_until_taken(queues)
+    running.process.terminate()
+    assert running.process.wait(GONE_S) == ExitStatus.OK
+
+    with UserEndpointProcess(queues, running.directory):
+        assert queues.value_of(long_id) == "late"
+
+
+def test_an_endpoint_whose_manager_is_gone_stops(queues, tmp_path):
+    script = (
+        "import os, subprocess, sys\n"
+        "document = sys.stdin.read().replace('\"PARENT\"', str(os.getpid()))\n"
+        "child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, text=True, start_new_session=True)\n"
+        "child.stdin.write(document); child.stdin.close(); print(child.pid, flush=True); sys.stdin = None\n"
+        "child.wait()\n"
+    )
+    endpoint = UserEndpointProcess(queues, tmp_path, ep_info={"posix_ppid": "PARENT"})
+    manager = subprocess.Popen(
+        [sys.executable, "-c", script, *endpoint._command, "_start-user-endpoint", "uep"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "GLOBUS_COMPUTE_USER_DIR": str(tmp_path)},
+    )
+    manager.stdin.write(json.dumps(endpoint._document))
+    manager.stdin.close()
+    child = psutil.Process(int(manager.stdout.readline()))
+    assert queues.next_heartbeat()["active"]
+
+    manager.kill()
+    manager.wait()
+    manager.stdout.close()
+
+    child.wait(GONE_S)
+    assert queues.next_heartbeat()["active"] is False
+
+
+def test_an_idle_endpoint_stops_by_itself(queues, tmp_path):
+    with UserEndpointProcess(queues, tmp_path, config=THREADS + "idle_heartbeats_soft: 1\n") as endpoint:
+        assert queues.value_of(queues.submit(double, 1)) == 2
+
+        assert endpoint.process.wait(30) == ExitStatus.OK
+        assert "idle_heartbeats_soft" in endpoint.log
+
+
+def test_a_cut_connection_loses_and_repeats_nothing(broker, tmp_path):
+    with Proxy(urlsplit(broker.amqp_url).port) as proxy:
+        url = broker.amqp_url.replace(f":{urlsplit(broker.amqp_url).port}", f":{proxy.port}")
+        with Queues(broker.amqp_url, endpoint_url=url) as queues, UserEndpointProcess(queues, tmp_path):
+            queues.next_heartbeat()
+            tasks = {queues.submit(nap, 0.02, number): number for number in range(60)}
+            for delay in (0.2, 0.6):
+                threading.Timer(delay, proxy.cut).start()
+
+            assert {task_id: queues.value_of(task_id) for task_id in tasks} == tasks
+            assert proxy.accepted > 1
+
+
+def test_renewed_credentials_are_used_when_the_connection_comes_back(broker, tmp_path):
+    key = Fernet.generate_key()
+    descriptor = os.memfd_create("credentials")
+    with Proxy(urlsplit(broker.amqp_url).port) as proxy:
+        url = broker.amqp_url.replace(f":{urlsplit(broker.amqp_url).port}", f":{proxy.port}")
+        with (
+            Queues(broker.amqp_url, endpoint_url=url) as queues,
+            UserEndpointProcess(queues, tmp_path, mem_fd=descriptor, enckey=key.decode()),
+        ):
+            queues.next_heartbeat()
+            queues._endpoint_url = broker.amqp_url
+            renewed = json.dumps({"amqp_creds": queues.registration()}).encode()
+            os.pwrite(descriptor, Fernet(key).encrypt(renewed), 0)
+
+            proxy.refuse()
+
+            assert queues.value_of(queues.submit(double, 3)) == 6
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("config", "status", "told"),
+    [
+        ("engine:\n  type: ThreadPoolEngin\n", ExitStatus.BAD_CONFIG, "ThreadPoolEngine"),
+        ("engine: [", ExitStatus.BAD_CONFIG, ":1:10:"),
+        ("heartbeat_period: 30\n", ExitStatus.BAD_CONFIG, "engine"),
+        (THREADS + "endpoint_setup: 'echo no module; exit 3'\n", ExitStatus.BAD_CONFIG, "endpoint_setup"),
+    ],
+)
+def test_a_failed_start_is_told_to_the_service_the_log_and_the_parent(queues, tmp_path, config, status, told):
+    with UserEndpointProcess(queues, tmp_path, config=config) as endpoint:
+        notice = queues.next_heartbeat()
+
+        assert told in notice["error"]
+        assert endpoint.process.wait(GONE_S) == status
+        assert told in endpoint.log
+        assert "Traceback" not in endpoint.log
+
+
+def test_setup_and_teardown_commands_run_around_the_endpoints_life(queues, tmp_path):
+    marks = tmp_path / "marks"
+    config = THREADS + f"endpoint_setup: echo up >> {marks}\nendpoint_teardown: echo down >> {marks}\n"
+    with UserEndpointProcess(queues, tmp_path, config=config):
+        queues.next_heartbeat()
+        assert marks.read_text() == "up\n"
+
+    assert marks.read_text() == "up\ndown\n"
+
+
+def test_a_broker_that_refuses_the_credentials_ends_the_endpoint_with_a_clear_status(broker, tmp_path):
+    with Queues(broker.amqp_url) as queues:
+        parts = urlsplit(broker.amqp_url)
+        queues._endpoint_url = f"amqp://nobody:s3cret@{parts.hostname}:{parts.port}/%2F"
+        with UserEndpointProcess(queues, tmp_path) as endpoint:
+            assert endpoint.process.wait(60) == ExitStatus.NETWORK
+            assert "refuses our credentials" in endpoint.log
+            assert "s3cret" not in endpoint.log
+
+
+def test_a_start_document_that_is_none_is_a_clear_error(tmp_path):
+    command = [str(Path(sys.executable).parent / "globus-compute-endpoint"), "_start-user-endpoint", "uep"]
+    done = subprocess.run(
+        command,
+        input="{}",
+        text=True,
+        capture_output=True,
+        env={**os.environ, "GLOBUS_COMPUTE_USER_DIR": str(tmp_path)},
+        timeout=30,
+    )
+
+    assert done.returncode == ExitStatus.BAD_CONFIG
+    assert "start document" in (tmp_path / "uep" / "endpoint.log").read_text()
+
+
+def wait_until_taken(queues: Queues, timeout: float = 10) -> bool:
+    """Whether the endpoint has taken all tasks from their queue in time."""
+    return wait_for_messages(queues, queues.task, 0, timeout)
+
+
+def wait_for_messages(queues: Queues, queue: str, count: int, timeout: float = 10) -> bool:
+    deadline = time.monotonic() + timeout
+    while queues.waiting(queue) != count:
+        if time.monotonic() > deadline:
+            return False
+        queues.channel.connection.process_data_events(0.05)
+    return True
