@@ -71,7 +71,7 @@ class Engine(ABC):
 
     @abstractmethod
     def submit(self, task: EngineTask) -> Future[bytes]:
-        """Give a task to the engine. The future holds the result message's bytes, or an EndpointError.
+        """Give a task to the engine. The future gets the result message's bytes, or an EndpointError.
 
         Raises TaskRefused where the engine can't do what the resource specification asks for.
         """
@@ -91,7 +91,10 @@ class Engine(ABC):
 
     @abstractmethod
     def shutdown(self) -> None:
-        """End everything that the engine started. A task that didn't finish gets TaskLost."""
+        """End everything that the engine started; a second call does nothing.
+
+        The future of a task that didn't finish is cancelled.
+        """
 
     def _prepare(self, endpoint_id: str, run_dir: Path, on_failure: FailureCallback) -> None:
         """What every `start` does first."""

@@ -46,7 +46,8 @@ class BlockKeeper:
         """End the thread, and give up the blocks; the job ids that were given up."""
         self._stopping = True
         self._wake.set()
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
         jobs = [self._executor.blocks_to_job_id[block] for block in self._active_blocks()]
         if jobs:
             self._executor.provider.cancel(jobs)

@@ -50,6 +50,7 @@ class GlobusComputeEngine(Engine):
         self._ledger = Ledger(self._launch, self._translate, options.max_retries_on_system_failure)
         self._submitting = threading.Lock()
         self._lifeline: Lifeline | None = None
+        self._shut = False
 
     def start(self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback) -> None:
         self._prepare(endpoint_id, run_dir, on_failure)
@@ -104,8 +105,11 @@ class GlobusComputeEngine(Engine):
 
     def shutdown(self) -> None:
         """First no more tasks, then the blocks, then the interchange, and last whoever still hangs on the lifeline."""
+        if self._shut:
+            return
+        self._shut = True
         self._executor.ending = True
-        self._ledger.close(lambda: TaskLost("The endpoint stopped before the task was done"))
+        self._ledger.close(lambda: None)
         processes: list[psutil.Process] = []
         try:
             processes = self._local_processes()

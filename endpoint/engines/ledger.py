@@ -1,7 +1,8 @@
 """The tasks that an engine owes an answer for.
 
 Every task gets exactly one answer: its result, or an error of ours. A task that was lost is run again as often as the
-configuration allows; when the engine can't go on, everything that is still owed is answered with the reason.
+configuration allows; when the engine can't go on, everything that is still owed is answered with the reason; when the
+endpoint stops, the answers are cancelled (the broker still has those tasks).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Ledger:
         self._retries = retries
         self._lock = threading.Lock()
         self._debts: set[_Debt] = set()
-        self._closed: Callable[[], EndpointError] | None = None
+        self._closed: Callable[[], EndpointError | None] | None = None
         self.total = 0
 
     @property
@@ -47,10 +48,9 @@ class Ledger:
     def submit(self, task: EngineTask) -> Future[bytes]:
         """The future of the task's answer. Raises TaskRefused where the engine won't have the task."""
         debt = _Debt(task, self._retries)
-        debt.answer.set_running_or_notify_cancel()
         with self._lock:
             if self._closed is not None:
-                debt.answer.set_exception(self._closed())
+                _give(debt, self._closed())
                 return debt.answer
             self._debts.add(debt)
             self.total += 1
@@ -72,15 +72,18 @@ class Ledger:
                 self._fail(debt, TaskRefused("The task was cancelled before it ran", code="TASK_CANCELLED"))
         return cancelled
 
-    def close(self, reason: Callable[[], EndpointError]) -> bool:
-        """Answer all that is owed, and all that comes later, with `reason()`. False when it was closed before."""
+    def close(self, reason: Callable[[], EndpointError | None]) -> bool:
+        """Answer all that is owed, and all that comes later, with `reason()`; None cancels the answers.
+
+        False when it was closed before.
+        """
         with self._lock:
             if self._closed is not None:
                 return False
             self._closed = reason
             left, self._debts = self._debts, set()
         for debt in left:
-            debt.answer.set_exception(reason())
+            _give(debt, reason())
         return True
 
     def _attempt(self, debt: _Debt) -> None:
@@ -114,7 +117,7 @@ class Ledger:
 
     def _fail(self, debt: _Debt, error: EndpointError) -> None:
         if self._take(debt):
-            debt.answer.set_exception(error)
+            _give(debt, error)
 
     def _take(self, debt: _Debt) -> bool:
         """Whether the caller is the one that answers."""
@@ -123,3 +126,10 @@ class Ledger:
                 return False
             self._debts.remove(debt)
             return True
+
+
+def _give(debt: _Debt, error: EndpointError | None) -> None:
+    if error is None:
+        debt.answer.cancel()
+    else:
+        debt.answer.set_exception(error)

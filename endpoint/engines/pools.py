@@ -12,7 +12,7 @@ import psutil
 from endpoint.engines.base import CommonOptions, Engine, EngineTask, FailureCallback
 from endpoint.engines.ledger import Ledger
 from endpoint.engines.slots import Slot, SlotPool
-from endpoint.errors import ConfigError, EndpointError, EngineFailure, TaskLost, TaskRefused
+from endpoint.errors import ConfigError, EndpointError, EngineFailure, TaskRefused
 
 GIB = 2**30
 
@@ -52,7 +52,7 @@ class PoolEngine(Engine):
         return self._ledger.cancel(task_id)
 
     def shutdown(self) -> None:
-        self._ledger.close(lambda: TaskLost("The endpoint stopped before the task was done"))
+        self._ledger.close(lambda: None)
         self._pool.close(self.close_timeout)
 
     def status(self) -> dict[str, Any]:

@@ -47,8 +47,8 @@ class ThreadPoolEngine(PoolEngine):
 class _ThreadSlot:
     def __init__(self, engine: ThreadPoolEngine) -> None:
         self._engine = engine
-        if not own_directory():
-            log.warning("The threads share one current directory: sandboxes don't keep concurrent tasks apart")
+        if not own_directory() and engine.options.run_in_sandbox:
+            log.warning("This system's threads share one current directory: sandboxes don't keep tasks apart")
 
     def run(self, task: EngineTask) -> bytes:
         from endpoint.worker.run import run_task

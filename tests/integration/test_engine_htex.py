@@ -1,0 +1,184 @@
+"""GlobusComputeEngine with Parsl's own processes on this machine."""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from endpoint.engines.base import Engine
+from endpoint.engines.build import build_engine
+from endpoint.errors import EndpointError, EngineFailure, TaskLost, TaskRefused
+from tests.support.engine_tasks import die, double, linger, source_task, value_of, where
+
+REPOSITORY = Path(__file__).parents[2]
+LOCAL = {"type": "GlobusComputeEngine", "max_workers_per_node": 1, "heartbeat_period": 1}
+FIRST_RESULT = 40  # seconds, on a machine that has other things to do
+
+
+class Running:
+    """An engine that was started, what it said about failing, and the processes that it started."""
+
+    def __init__(self, block: dict[str, Any], run_dir: Path) -> None:
+        self.failures: queue.SimpleQueue[EndpointError] = queue.SimpleQueue()
+        self.run_dir = run_dir
+        self.engine: Engine = build_engine({**LOCAL, **block})
+        self.engine.start(endpoint_id=str(uuid.uuid4()), run_dir=run_dir, on_failure=self.failures.put)
+
+    def processes(self) -> list[psutil.Process]:
+        """By the run directory on their command lines, as the pool is nobody's child."""
+        found = psutil.Process().children(recursive=True)
+        for process in psutil.process_iter():
+            try:
+                if str(self.run_dir) in " ".join(process.cmdline()):
+                    found += [process, *process.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                continue
+        return list(set(found))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    started: list[Running] = []
+
+    def make(**block: Any) -> Running:
+        started.append(Running(block, tmp_path))
+        return started[-1]
+
+    yield make
+    for running in started:
+        running.engine.shutdown()
+
+
+def test_blocks_of_workers_run_tasks_small_and_big_and_leave_no_process(start, tmp_path):
+    running = start(max_workers_per_node=2, working_dir="work", run_in_sandbox=True)
+    engine = running.engine
+    assert engine.capacity == 2
+
+    task = where()
+    _, directory, sandbox = value_of(engine.submit(task).result(FIRST_RESULT))
+    futures = [engine.submit(double(str(number))) for number in range(300)]
+    big = "0123456789" * 100_000
+    futures.append(engine.submit(double(big)))
+
+    assert directory == sandbox == str(tmp_path / "work" / task.task_id)
+    assert [value_of(future.result(30)) for future in futures] == [str(n) * 2 for n in range(300)] + [big * 2]
+    status = json.loads(json.dumps(engine.status(), allow_nan=False))
+    assert (status["outstanding_tasks"], status["total_tasks"]) == (0, 302)
+    assert (status["engine_type"], status["provider_type"]) == ("GlobusComputeEngine", "LocalProvider")
+
+    future = engine.submit(linger(str(tmp_path / "note")))
+    wait_for(tmp_path / "note")
+    worker, child = json.loads((tmp_path / "note").read_text())
+    processes = {*running.processes(), psutil.Process(worker), psutil.Process(child)}
+    assert len(processes) >= 5
+    engine.shutdown()
+    assert future.cancelled()
+    assert psutil.wait_procs(list(processes), 5)[1] == []
+    assert running.processes() == []
+    assert running.failures.empty()
+
+
+def test_a_worker_that_dies_loses_its_task_and_is_replaced(start, tmp_path):
+    engine = start(max_retries_on_system_failure=1).engine
+    twice = """
+def twice(note):
+    import os
+    with open(note, "a") as file:
+        file.write("x")
+    if open(note).read() == "x":
+        os._exit(1)
+    return "second time"
+"""
+    again = engine.submit(source_task("twice", twice, str(tmp_path / "note")))
+    lost = engine.submit(die("kill"))
+
+    assert value_of(again.result(FIRST_RESULT)) == "second time"
+    with pytest.raises(TaskLost, match="worker"):
+        lost.result(FIRST_RESULT)
+    assert value_of(engine.submit(double("x")).result(FIRST_RESULT)) == "xx"
+
+
+def test_a_resource_specification_may_only_have_a_priority(start):
+    engine = start(provider={"type": "LocalProvider", "init_blocks": 0}).engine
+    task = double("x")
+    task.resource_specification["num_nodes"] = 2
+
+    with pytest.raises(TaskRefused, match="num_nodes"):
+        engine.submit(task)
+    assert engine.status()["outstanding_tasks"] == 0
+
+
+def test_a_task_gets_the_first_block_and_a_worker_init_may_choose_the_environment(start, tmp_path):
+    """The stand-in on PATH is what another environment's installation would be."""
+    program = tmp_path / "bin" / "globus-compute-endpoint"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nshift\nCHOSEN=yes exec {sys.executable} -m endpoint.engines.python_exec "$@"\n')
+    program.chmod(0o755)
+    running = start(
+        encrypted=False,
+        provider={
+            "type": "LocalProvider",
+            "init_blocks": 0,
+            "worker_init": f"export PATH={program.parent}:$PATH",
+            "launcher": {"type": "SimpleLauncher"},
+        },
+    )
+
+    chosen = "def chosen():\n    import os\n    return os.environ.get('CHOSEN')\n"
+    assert value_of(running.engine.submit(source_task("chosen", chosen)).result(FIRST_RESULT)) == "yes"
+    processes = running.processes()
+    running.engine.shutdown()
+    assert psutil.wait_procs(processes, 5)[1] == []
+
+
+def test_blocks_that_can_not_start_answer_every_task_and_the_endpoint_hears_why(start):
+    running = start(provider={"type": "LocalProvider", "worker_init": "echo no such module >&2; exit 3"})
+
+    future = running.engine.submit(double("x"))
+
+    failure = future.exception(FIRST_RESULT)
+    assert isinstance(failure, EngineFailure)
+    assert isinstance(running.failures.get(timeout=5), EngineFailure)
+    assert "no such module" in failure.failure.detail
+    assert isinstance(running.engine.submit(double("x")).exception(5), EngineFailure)
+
+
+def test_an_interchange_that_dies_answers_every_task_and_the_endpoint_hears_of_it(start, tmp_path):
+    running = start()
+    future = running.engine.submit(linger(str(tmp_path / "note")))
+    wait_for(tmp_path / "note")
+
+    (interchange,) = psutil.Process().children()
+    interchange.kill()
+
+    assert isinstance(future.exception(10), EngineFailure)
+    assert "interchange" in str(running.failures.get(timeout=5))
+
+
+def test_everything_dies_with_an_endpoint_that_is_killed(tmp_path):
+    block = {**LOCAL, "provider": {"type": "LocalProvider", "worker_init": "export X=1"}}
+    command = [sys.executable, "-m", "tests.support.engine_host", json.dumps(block), str(tmp_path)]
+    host = subprocess.Popen([*command, str(tmp_path / "note")], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    assert host.stdout is not None
+    with host.stdout:
+        processes = [psutil.Process(pid) for pid in json.loads(host.stdout.readline())]
+
+    host.kill()
+    host.wait()
+
+    assert len(processes) >= 5
+    assert psutil.wait_procs(processes, 5)[1] == []
+
+
+def wait_for(path: Path) -> None:
+    """Wait, with a child, until `path` is there."""
+    subprocess.run(["sh", "-c", 'while ! test -e "$0"; do sleep 0.02; done', str(path)], timeout=40, check=True)
