@@ -232,7 +232,7 @@ def _require_free(port: int, directory: Path) -> None:
             sock.bind(("127.0.0.1", port))
         except OSError as e:
             raise AlreadyRunning(
-                f"Port {port} of the broker in {directory} is in use: it runs already, or another program took the port",
+                f"Port {port} of the broker in {directory} is in use: it runs already, or another program took it",
                 hint=f"Stop that program, or delete {directory / 'node.json'} to let the broker choose new ports",
                 detail=str(e),
                 stage=Stage.HUB,
