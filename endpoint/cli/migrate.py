@@ -119,6 +119,7 @@ def _yaml() -> YAML:
     yaml = YAML(typ="rt")
     yaml.preserve_quotes = True
     yaml.width = 1000
+    yaml.indent(mapping=2, sequence=4, offset=2)
     return yaml
 
 

@@ -201,15 +201,16 @@ class Lease:
 def _state_of(descriptor: int, *, unlocked: bool = False) -> LeaseState:
     status = os.fstat(descriptor)
     content = os.pread(descriptor, 65536, 0)
-    holder = _parse(content)
+    holder = parse_holder(content)
     if holder is None:
         # An empty file is one whose writer ended between creating and writing it.
         return LeaseState("stale" if content.strip() else "none")
-    state = _judge(holder, this_process(), age=abs(time.time() - status.st_mtime), unlocked=unlocked)
+    state = judge(holder, this_process(), age=abs(time.time() - status.st_mtime), unlocked=unlocked)
     return LeaseState(state, holder.pid, holder.host, holder.process_start)
 
 
-def _parse(content: bytes) -> Holder | None:
+def parse_holder(content: bytes) -> Holder | None:
+    """The holder that a PID file names; None for an empty file, or one that is no PID file."""
     try:
         document = json.loads(content)
         if isinstance(document, dict):
@@ -221,8 +222,11 @@ def _parse(content: bytes) -> Holder | None:
     return Holder(pid=int(first)) if first.isdigit() else None
 
 
-def _judge(holder: Holder, here: Holder, *, age: float, unlocked: bool) -> State:
-    """Where the holder is. age: seconds since the file was renewed; unlocked: nobody on this kernel has it locked."""
+def judge(holder: Holder, here: Holder, *, age: float, unlocked: bool) -> State:
+    """Where the holder is, seen from `here`.
+
+    age: seconds since the file was renewed. unlocked: nobody on this kernel has it locked.
+    """
     if holder.host is None:
         if process_start(holder.pid) is not None and _looks_like_an_endpoint(holder.pid):
             return "running"

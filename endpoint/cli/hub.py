@@ -1,0 +1,276 @@
+"""The program `compute-hub`: a small web service of one's own that endpoints and clients use like the public one."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from endpoint.cli.common import Settings, echo_json, json_option, pass_settings, table
+from endpoint.errors import ConfigError, EndpointError, ExitStatus, Failure, Mender, Stage, UsageError
+
+if TYPE_CHECKING:
+    from endpoint.hub.clients import ClientEntry
+    from endpoint.hub.server import ExistingBroker
+    from endpoint.hub.store import Store
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+DATABASE = "hub.db"
+BROKER = "broker"
+LOG = "hub.log"
+DEFAULT_DIRECTORY = Path("~/.compute_hub")
+
+_directory = click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_DIRECTORY,
+    envvar="COMPUTE_HUB_DIR",
+    show_default=True,
+    help="The hub's directory: what `serve --embedded` was given. Also $COMPUTE_HUB_DIR.",
+)
+_database = click.option(
+    "--database",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"The hub's database, where it isn't {DATABASE} in the directory.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def app() -> None:
+    """A self-hosted service for Globus Compute endpoints and clients.
+
+    `serve` runs it, `client create` makes the credentials with which endpoints and clients use it.
+    """
+
+
+@app.command()
+@click.option(
+    "--embedded",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="COMPUTE_HUB_DIR",
+    help="Keep everything in this directory, a private RabbitMQ included. Also $COMPUTE_HUB_DIR. "
+    f"This is what happens without --amqp-url, in {DEFAULT_DIRECTORY}.",
+)
+@click.option("--amqp-url", help="Use an existing RabbitMQ: amqp[s]://HOST[:PORT][/VHOST], as endpoints reach it.")
+@click.option("--management-url", help="Its management API: http[s]://HOST:PORT.")
+@click.option("--broker-user", help="A user of it with the tag administrator.")
+@click.option("--broker-password-file", type=click.Path(path_type=Path), help="The file that has the user's password.")
+@_database
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option(
+    "--log-file", type=click.Path(path_type=Path), help=f"Where to log; with --embedded {LOG} in its directory."
+)
+@click.option("--json-logs", is_flag=True, help="Log lines of JSON.")
+@click.option("--debug", is_flag=True, help="Log details.")
+def serve(
+    embedded: Path | None,
+    amqp_url: str | None,
+    management_url: str | None,
+    broker_user: str | None,
+    broker_password_file: Path | None,
+    database: Path | None,
+    host: str,
+    port: int,
+    log_file: Path | None,
+    json_logs: bool,
+    debug: bool,
+) -> None:
+    """Run the service in the foreground, until Ctrl-C or SIGTERM."""
+    import asyncio
+
+    existing = _existing_broker(amqp_url, management_url, broker_user, broker_password_file)
+    if existing is not None and embedded is not None:
+        raise UsageError("--embedded and --amqp-url exclude each other", stage=Stage.HUB)
+    directory = (embedded or DEFAULT_DIRECTORY).expanduser().resolve()
+    if existing is not None and database is None:
+        raise UsageError("With --amqp-url the hub needs --database", stage=Stage.HUB)
+    if log_file is None and existing is None:
+        log_file = directory / LOG
+
+    from endpoint.hub.server import serve as serve_until_stopped
+    from endpoint.hub.settings import HubSettings
+    from endpoint.logs import set_up_logs
+
+    set_up_logs(log_file, debug=debug, json_lines=json_logs)
+    asyncio.run(
+        serve_until_stopped(
+            HubSettings(database=(database or directory / DATABASE).expanduser().resolve()),
+            existing or directory / BROKER,
+            host=host,
+            port=port,
+            progress=click.echo,
+            ready=lambda url: click.echo(f"Ready: {url}"),
+        )
+    )
+
+
+def _existing_broker(
+    amqp_url: str | None, management_url: str | None, user: str | None, password_file: Path | None
+) -> ExistingBroker | None:
+    given = {
+        "--amqp-url": amqp_url,
+        "--management-url": management_url,
+        "--broker-user": user,
+        "--broker-password-file": password_file,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return None
+    if amqp_url is None or management_url is None or user is None or password_file is None:
+        raise UsageError(f"An existing broker needs {' and '.join(missing)} too", stage=Stage.HUB)
+    from endpoint.hub.server import ExistingBroker
+
+    try:
+        password = password_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"The password in {password_file} can't be read: {e}", stage=Stage.HUB) from e
+    return ExistingBroker(amqp_url, management_url, user, password)
+
+
+@app.group()
+def client() -> None:
+    """Client identities: the credentials of endpoints, and of programs that submit functions."""
+
+
+@client.command("create")
+@click.argument("name")
+@_directory
+@_database
+@json_option
+@pass_settings
+def create(settings: Settings, name: str, directory: Path, database: Path | None) -> None:
+    """Make a client identity called NAME, and print the two variables that hold its credentials.
+
+    The secret is shown this once. The service may run or not.
+    """
+    from endpoint.hub import clients
+
+    async def make(store: Store) -> tuple[str, str]:
+        return await clients.create_client(store, name)
+
+    client_id, secret = _with_store(directory, database, make, create=True)
+    if settings.json:
+        echo_json({"client_id": client_id, "client_secret": secret, "name": name})
+        return
+    click.echo(f"export GLOBUS_COMPUTE_CLIENT_ID={client_id}")
+    click.echo(f"export GLOBUS_COMPUTE_CLIENT_SECRET={secret}")
+
+
+@client.command("list")
+@_directory
+@_database
+@json_option
+@pass_settings
+def list_clients(settings: Settings, directory: Path, database: Path | None) -> None:
+    """List the client identities."""
+    from datetime import datetime
+
+    from endpoint.hub import clients
+
+    entries = _with_store(directory, database, clients.list_clients)
+    if settings.json:
+        echo_json([vars(entry) for entry in entries])
+        return
+    rows = [(e.name, e.id, datetime.fromtimestamp(e.created).isoformat(" ", "seconds")) for e in entries]
+    click.echo(table(("NAME", "CLIENT ID", "CREATED"), rows))
+
+
+@client.command("delete")
+@click.argument("name_or_id")
+@_directory
+@_database
+@json_option
+@pass_settings
+def delete(settings: Settings, name_or_id: str, directory: Path, database: Path | None) -> None:
+    """Delete a client identity: its credentials and tokens are refused from now on; what it owns stays."""
+    from endpoint.hub import clients
+
+    async def remove(store: Store) -> str:
+        chosen = _choose(await clients.list_clients(store), name_or_id)
+        await clients.delete_client(store, chosen.id)
+        return chosen.id
+
+    client_id = _with_store(directory, database, remove)
+    if settings.json:
+        echo_json({"deleted": client_id})
+    else:
+        click.echo(f"Deleted {client_id}")
+
+
+def _choose(entries: list[ClientEntry], name_or_id: str) -> ClientEntry:
+    found = [entry for entry in entries if name_or_id in (entry.id, entry.name)]
+    if not found:
+        raise UsageError(f"There is no client {name_or_id!r}", hint="See: compute-hub client list", stage=Stage.HUB)
+    if len(found) > 1:
+        ids = ", ".join(entry.id for entry in found)
+        raise UsageError(f"{len(found)} clients are called {name_or_id!r}", hint=f"Name one by its id: {ids}")
+    return found[0]
+
+
+def _with_store(
+    directory: Path, database: Path | None, action: Callable[[Store], Awaitable[T]], *, create: bool = False
+) -> T:
+    """What `action(store)` answers; `create` says that a database may be made where there is none."""
+    import asyncio
+
+    from endpoint.hub.store import Store
+
+    path = (database or directory / DATABASE).expanduser().resolve()
+    if not create and not path.exists():
+        raise ConfigError(
+            f"There is no hub database {path}",
+            hint="Name the hub's directory with --directory; `compute-hub serve` makes one",
+            stage=Stage.HUB,
+        )
+
+    async def act() -> T:
+        store = await Store.open(path)
+        try:
+            return await action(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(act())
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line, and leave with its exit status."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run the command line; every way it can end becomes an exit status here."""
+    settings = Settings()
+    try:
+        app.main(args=args, prog_name="compute-hub", standalone_mode=False, obj=settings)
+        sys.stdout.flush()
+        return ExitStatus.OK
+    except EndpointError as error:
+        log.debug("The command failed", exc_info=True)
+        return _report(error.failure, error.exit_status, settings)
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "compute-hub"
+        failure = Failure(Stage.HUB, "USAGE", error.format_message(), Mender.ADMIN, hint=f"See: {command} --help")
+        return _report(failure, ExitStatus.USAGE, settings)
+    except (KeyboardInterrupt, click.Abort):
+        return ExitStatus.INTERRUPTED
+
+
+def _report(failure: Failure, status: ExitStatus, settings: Settings) -> int:
+    if settings.json:
+        echo_json({"error": failure.to_dict(), "exit_status": int(status)})
+    else:
+        click.echo(failure.for_admin(), err=True)
+    return int(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Where a client identity comes from."""
+
+from __future__ import annotations
+
+import pytest
+
+from endpoint.errors import LoginError
+from endpoint.manager.login import (
+    FILE_VARIABLE,
+    ID_VARIABLE,
+    SECRET_VARIABLE,
+    ClientCredentials,
+    client_credentials,
+    storage_namespace,
+)
+
+CLIENT = "0c9bbcc5-8b8a-4a5e-9c1c-0b5a3a0a9a01"
+
+
+def test_client_identity_comes_from_the_two_variables() -> None:
+    found = client_credentials({ID_VARIABLE: CLIENT.upper(), SECRET_VARIABLE: "s3cret"})
+    assert found == ClientCredentials(CLIENT, "s3cret")
+
+
+def test_client_identity_keeps_its_secret_when_shown() -> None:
+    assert "s3cret" not in repr(ClientCredentials(CLIENT, "s3cret"))
+
+
+def test_no_variables_mean_a_persons_login() -> None:
+    assert client_credentials({}) is None
+    assert client_credentials({ID_VARIABLE: "", SECRET_VARIABLE: " "}) is None
+
+
+@pytest.mark.parametrize(("given", "missing"), [(ID_VARIABLE, SECRET_VARIABLE), (SECRET_VARIABLE, ID_VARIABLE)])
+def test_half_a_client_identity_is_an_error_that_names_the_other_half(given: str, missing: str) -> None:
+    with pytest.raises(LoginError) as caught:
+        client_credentials({given: CLIENT, FILE_VARIABLE: "/somewhere"})
+    assert missing in caught.value.failure.reason
+    assert missing in caught.value.failure.hint
+
+
+def test_client_id_that_is_no_uuid_is_an_error_without_the_secret() -> None:
+    with pytest.raises(LoginError) as caught:
+        client_credentials({ID_VARIABLE: "me", SECRET_VARIABLE: "s3cret"})
+    assert "s3cret" not in caught.value.failure.for_admin()
+
+
+@pytest.mark.parametrize(
+    ("environment", "credentials", "expected"),
+    [
+        (None, None, "user/production"),
+        ("local", None, "user/local"),
+        ("local", ClientCredentials(CLIENT, "s"), f"clientprofile/local/{CLIENT}"),
+    ],
+)
+def test_tokens_are_kept_under_the_official_names(
+    environment: str | None, credentials: ClientCredentials | None, expected: str
+) -> None:
+    assert storage_namespace(environment, credentials) == expected
