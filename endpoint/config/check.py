@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +34,7 @@ _LIMITS = {
     "minItems": "must have at least {} item(s)",
     "maxItems": "must have at most {} item(s)",
 }
+_PLAIN_KEY = re.compile(r"[\w-]+")
 _LONGEST_SHOWN = 60
 
 
@@ -115,7 +118,11 @@ def dotted(path: Iterable[str | int]) -> str:
     """`engine.provider.type`, `admins[0]`."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            name = part if _PLAIN_KEY.fullmatch(part) else json.dumps(part)
+            text += f".{name}" if text else name
     return text
 
 

@@ -53,7 +53,11 @@ def load_yaml(text: str, source: str) -> Document:
     Raises ConfigError with `source:line:column` for bad syntax, duplicate keys, keys that are not plain values,
     unknown tags, several documents, and text that unfolds to something huge.
     """
-    node = compose(text, source)
+    return read_nodes(compose(text, source), source)
+
+
+def read_nodes(node: Node | None, source: str) -> Document:
+    """The data of a tree of YAML nodes (see `compose`). Raises ConfigError, as `load_yaml`."""
     reader = _Reader(source)
     data = None if node is None else reader.read(node, (), 0)
     return Document(data, source, reader.positions)
@@ -142,7 +146,7 @@ class _Reader:
         kind = str(node.tag).removeprefix(_TAG)
         read = _SCALARS.get(kind)
         if read is None:
-            raise self._error(node, f"the tag {node.tag} is not allowed here")
+            raise self._error(node, f"the tag {_shown_tag(node)} is not allowed here")
         try:
             return read(str(node.value))
         except ValueError as error:
@@ -150,15 +154,25 @@ class _Reader:
 
     def _only_tags(self, node: Node, kind: str) -> None:
         if node.tag != _TAG + kind:
-            raise self._error(node, f"the tag {node.tag} is not allowed here")
+            raise self._error(node, f"the tag {_shown_tag(node)} is not allowed here")
 
     def _error(self, node: Node, message: str) -> ConfigError:
         at = _position(node)
         return ConfigError(f"{self.source}:{at.line}:{at.column}: {message}")
 
 
+def _shown_tag(node: Node) -> str:
+    return str(node.tag).replace(_TAG, "!!", 1)
+
+
 def _position(node: Node) -> Position:
     return Position(node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _boolean(text: str) -> bool | str:
+    if text in ("y", "Y", "n", "N"):
+        return text  # single letters are words to the official endpoint's reader
+    return text.lower() in ("yes", "true", "on")
 
 
 def _integer(text: str) -> int:
@@ -195,7 +209,7 @@ def _float(text: str) -> float | str:
 
 _SCALARS: dict[str, Callable[[str], Any]] = {
     "null": lambda text: None,
-    "bool": lambda text: text.lower() in ("yes", "true", "on", "y"),
+    "bool": _boolean,
     "int": _integer,
     "float": _float,
     "str": str,

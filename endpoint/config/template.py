@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from referencing.exceptions import Unresolvable
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from endpoint.config.check import Problem, dotted, explain, problems, refusal
-from endpoint.config.load import compose, load_yaml
+from endpoint.config.load import compose, read_nodes
 from endpoint.config.sandbox import Sandbox
 from endpoint.config.user_values import MARKS, guarded
 from endpoint.errors import ConfigError, EndpointError, Stage, UserOptionsError
@@ -37,6 +37,7 @@ SOURCE = "user endpoint configuration"
 LONGEST_OUTPUT = 1024 * 1024
 _STAND_IN = "user-text-1f0c"
 _MARKED = re.compile(f"{MARKS[0]}[^{MARKS[1]}]*{MARKS[1]}")
+_OUR_CLASSES = re.compile(r"'endpoint\.config\.user_values\.\w+ object'")
 _SECRET_VARIABLES = ("GLOBUS_COMPUTE_CLIENT_SECRET", "FUNCX_SDK_CLIENT_SECRET")
 
 
@@ -75,9 +76,7 @@ def render_user_config(
     variables = {key: guarded(value, key) for key, value in user_options.items()}
     marked = _render(template, template_path, {**variables, **older_names, "_GC": reserved})
     text = marked.replace(MARKS[0], "").replace(MARKS[1], "")
-    tame = _tame(marked)
-    _same_shape(text, tame)
-    _valid(text, tame)
+    _check_output(text, _tame(marked), user_options)
     return text
 
 
@@ -127,8 +126,9 @@ def _render(template: str, template_path: Path, variables: dict[str, Any]) -> st
     except EndpointError:
         raise
     except jinja2.UndefinedError as error:
+        missing = _OUR_CLASSES.sub("a user's value", str(error.message)).rstrip(".")
         raise UserOptionsError(
-            f"The endpoint's configuration template needs something that was not given: {error.message}.",
+            f"The endpoint's configuration template needs something that was not given: {missing}.",
             hint="Set the option in user_endpoint_config",
         ) from error
     except jinja2.TemplateSyntaxError as error:
@@ -143,7 +143,8 @@ def _render(template: str, template_path: Path, variables: dict[str, Any]) -> st
         TypeError,
         ValueError,
     ) as error:
-        raise ConfigError(f"The template {name} can't be rendered: {error}.").at(Stage.RENDER) from error
+        reason = str(error).rstrip(".")
+        raise ConfigError(f"The template {name} can't be rendered: {reason}.", stage=Stage.RENDER) from error
     for old in sorted(used & set(RESERVED) - {"_GC"}):
         log.warning("The template %s uses `%s`; write `_GC.%s`", name, old, old)
     return "".join(pieces)
@@ -155,20 +156,33 @@ def _tame(marked: str) -> str:
     return _MARKED.sub(lambda _: f'"{_STAND_IN}{next(numbers)}"', marked)
 
 
-def _same_shape(text: str, tame: str) -> None:
-    """Refuse `text` unless it has the shape of `tame`, which has a harmless word wherever a user's text stands."""
+def _check_output(text: str, tame: str, options: Mapping[str, Any]) -> None:
+    """Refuse `text` unless it has the shape of `tame` and is a valid configuration; says whose fault it is."""
     try:
         expected = compose(tame, SOURCE)
+        read_nodes(expected, SOURCE)
     except ConfigError as error:
-        raise error.at(Stage.RENDER) from error
+        error.at(Stage.RENDER)
+        raise
     try:
-        same = _alike(compose(text, SOURCE), expected)
+        node = compose(text, SOURCE)
+        document = read_nodes(node, SOURCE)
     except ConfigError as error:
         raise UserOptionsError(
-            "The endpoint's configuration template can't take a text among these options.", detail=str(error)
+            f"The endpoint's template can't take the text of these options: {error.failure.reason}."
         ) from error
-    if not same:
-        raise UserOptionsError("A text among the options would change the configuration beyond its own place.")
+    if not _alike(node, expected):
+        raise UserOptionsError("The text of these options would change the configuration beyond its own place.")
+    found = problems(document, "user")
+    if not found:
+        return
+    refused = refusal(found)
+    if any(_of_the_user(problem, tame, options) for problem in found):
+        raise UserOptionsError(
+            f"With these options the endpoint's configuration is not valid: {refused.failure.reason}",
+            detail=refused.failure.detail,
+        )
+    raise refused.at(Stage.RENDER)
 
 
 def _alike(node: Node | None, expected: Node | None) -> bool:
@@ -195,27 +209,17 @@ def _alike(node: Node | None, expected: Node | None) -> bool:
     return not isinstance(node, (MappingNode, SequenceNode)) and node.tag == expected.tag
 
 
-def _valid(text: str, tame: str) -> None:
-    """Refuse a rendered configuration that the schema of user endpoints refuses, and say whose fault it is."""
-    try:
-        load_yaml(tame, SOURCE)
-    except ConfigError as error:
-        raise error.at(Stage.RENDER) from error
-    try:
-        found = problems(load_yaml(text, SOURCE), "user")
-    except ConfigError as error:
-        raise UserOptionsError(f"These options don't make a configuration: {error.failure.reason}.") from error
-    if not found:
-        return
-    refused = refusal(found)
-    if any(_of_the_user(problem, tame) for problem in found):
-        raise UserOptionsError(
-            f"With these options the endpoint's configuration is not valid: {refused.failure.reason}",
-            detail=refused.failure.detail,
-        )
-    raise refused.at(Stage.RENDER)
-
-
-def _of_the_user(problem: Problem, tame: str) -> bool:
+def _of_the_user(problem: Problem, tame: str, options: Mapping[str, Any]) -> bool:
+    """Whether the line of the problem shows something of the user's: a marked text, or one of their other values."""
     lines = tame.splitlines()
-    return problem.line <= len(lines) and _STAND_IN in lines[problem.line - 1]
+    line = lines[problem.line - 1] if problem.line <= len(lines) else ""
+    return _STAND_IN in line or any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", line) for word in _words(options))
+
+
+def _words(value: Any) -> Iterator[str]:
+    """All numbers and truth values in `value`, as a template writes them."""
+    if isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _words(item)
+    elif isinstance(value, int | float):
+        yield str(value)
