@@ -31,10 +31,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
 def hub(broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
     """A `compute-hub serve` on a free port, in a virtual host of its own on the run's broker."""
     directory = tmp_path_factory.mktemp("hub")
-    credentials = broker.management_url.replace("://", f"://{broker.user}:{broker.password}@")
-    arguments = ["--amqp-url", f"{broker.amqp_base}/hub", "--management-url", credentials]
-    arguments += ["--database", str(directory / "hub.db"), "--port", "0"]
-    process = HubProcess(arguments, log=directory / "hub.stderr")
+    process = HubProcess([*broker.serve_arguments(directory, vhost="hub"), "--port", "0"], log=directory / "hub.stderr")
     yield RunningHub(url=process.url, directory=directory, process=process)
     status = process.stop()
     assert status == 0, f"compute-hub ended with status {status}:\n{process.log.read_text()}"
@@ -55,9 +52,7 @@ def peer_sdk_python() -> Path:
 def _peer_python(variable: str, name: str) -> Path:
     path = Path(os.environ.get(variable) or REPOSITORY / ".venvs" / name / "bin" / "python")
     if not path.exists():
-        pytest.fail(
-            f"{path} is missing: install requirements/{name}.txt there, or name an interpreter in {variable}"
-        )
+        pytest.fail(f"{path} is missing: install requirements/{name}.txt there, or name an interpreter in {variable}")
     return path
 
 

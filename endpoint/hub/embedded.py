@@ -83,6 +83,7 @@ class EmbeddedBroker:
         self._seen_ready = asyncio.Event()
         self._seen_stopped = asyncio.Event()
         self._settings: NodeSettings | None = None
+        self._stopping = False
 
     @property
     def settings(self) -> NodeSettings:
@@ -119,7 +120,7 @@ class EmbeddedBroker:
         for port in (settings.amqp_port, settings.management_port, settings.distribution_port, settings.epmd_port):
             _require_free(port, self.directory)
         write_node_files(self.directory, settings)
-        self._seen_ready, self._seen_stopped = asyncio.Event(), asyncio.Event()
+        self._seen_ready, self._seen_stopped, self._stopping = asyncio.Event(), asyncio.Event(), False
         environment = node_environment(self.directory, settings)
         try:
             self._epmd = await _spawn(
@@ -134,6 +135,7 @@ class EmbeddedBroker:
 
     async def stop(self) -> None:
         """Stop the node, then its name server; safe to call at any time, more than once."""
+        self._stopping = True
         if self._node is not None and self._node.returncode is None:
             self._node.send_signal(signal.SIGTERM)
             stopped = asyncio.create_task(self._seen_stopped.wait())
@@ -150,6 +152,22 @@ class EmbeddedBroker:
             await self._output
         self._node = self._epmd = self._output = None
 
+    async def ended(self) -> None:
+        """Wait until the node has ended, and raise NetworkFailure unless `stop` ended it."""
+        assert self._node is not None
+        node = self._node
+        status = await node.wait()
+        if self._node is node and not self._stopping:
+            raise self._gone(f"ended with status {status}")
+
+    def _gone(self, how: str) -> NetworkFailure:
+        return NetworkFailure(
+            f"The embedded RabbitMQ {how}",
+            hint=f"Its log is {self.directory / 'log' / 'broker.log'}",
+            detail="\n".join(self._lines),
+            stage=Stage.HUB,
+        )
+
     async def _until_ready(self) -> None:
         assert self._node is not None
         ready = asyncio.create_task(self._seen_ready.wait())
@@ -159,12 +177,7 @@ class EmbeddedBroker:
             if ready.done():
                 return
             how = f"ended with status {ended.result()}" if ended.done() else f"isn't up after {START_TIMEOUT:.0f} s"
-            raise NetworkFailure(
-                f"The embedded RabbitMQ {how}",
-                hint=f"Its log is {self.directory / 'log' / 'broker.log'}",
-                detail="\n".join(self._lines),
-                stage=Stage.HUB,
-            )
+            raise self._gone(how)
         finally:
             ready.cancel()
             ended.cancel()

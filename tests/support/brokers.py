@@ -50,6 +50,18 @@ class RunningBroker:
     def amqp_url(self) -> str:
         return self.amqp_base.replace("://", f"://{self.user}:{self.password}@") + f"/{self.vhost}"
 
+    def serve_arguments(self, directory: Path, *, vhost: str) -> list[str]:
+        """The arguments with which `compute-hub serve` uses this broker, and a database in `directory`."""
+        password_file = directory / "broker-password"
+        password_file.write_text(self.password)
+        return [
+            f"--amqp-url={self.amqp_base}/{vhost}",
+            f"--management-url={self.management_url}",
+            f"--broker-user={self.user}",
+            f"--broker-password-file={password_file}",
+            f"--database={directory / 'hub.db'}",
+        ]
+
 
 class ThreadedBroker:
     """Start an embedded broker in `directory`, and stop it."""
