@@ -98,7 +98,7 @@ def _document(body: bytes, content_type: str | None) -> dict[str, Any]:
             f"A command of {len(body)} bytes is larger than the {MAX_COMMAND_BYTES} allowed", code="COMMAND_TOO_LARGE"
         )
     try:
-        document = json.loads(body)
+        document = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise Refusal("A command is not JSON", detail=repr(error), code="MALFORMED_COMMAND") from error
     if not isinstance(document, dict):

@@ -91,7 +91,7 @@ class ComputeService:
 
     def owner_identities(self) -> frozenset[str]:
         """The ids of the caller's Globus identities, linked ones too; raises LoginError if there is none."""
-        with self._lock, auth_errors(Stage.LOGIN):
+        with self._lock, _service_errors(Stage.LOGIN):
             client = _IdentityClient(app=self._app, **_bounds())
             answer = client.userinfo().data
         found = _subjects(answer)
@@ -146,6 +146,13 @@ def _service_errors(stage: Stage) -> Iterator[None]:
             raise
         except globus_sdk.GlobusAPIError as error:
             raise _refused(error, stage) from error
+        except globus_sdk.GlobusError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            # That is how globus_sdk takes a token answer in which something is missing, or too much.
+            raise UnexpectedAnswer(
+                "An answer of the authorization service can't be used", detail=repr(error), stage=stage
+            ) from error
 
 
 def _refused(error: globus_sdk.GlobusAPIError, stage: Stage) -> EndpointError:

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 SHUTTING_DOWN = 0
 COMMANDS_AT_ONCE = 16
+PATIENCE_S = 15.0  # at the start, when somebody watches
 
 
 class Lines:
@@ -28,9 +29,9 @@ class Lines:
             raise UnexpectedAnswer("The registration lacks the queues that a manager needs")
         self._endpoint_id = registration.endpoint_id
         self._target = heartbeat.publish
-        self._commands = Link("commands", command.connection_url)
+        self._commands = Link("commands", command.connection_url, patience_s=PATIENCE_S)
         self._commands.consume(command.queue, on_command, prefetch=COMMANDS_AT_ONCE)
-        self._heartbeats = Link("heartbeats", heartbeat.connection_url)
+        self._heartbeats = Link("heartbeats", heartbeat.connection_url, patience_s=PATIENCE_S)
         self._publisher = self._heartbeats.publisher()
 
     async def open(self) -> None:

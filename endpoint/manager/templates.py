@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from endpoint.config.check import check
 from endpoint.config.load import load_yaml
 from endpoint.config.model import ManagerConfig
 from endpoint.config.paths import ENVIRONMENT, SCHEMA, TEMPLATE
 from endpoint.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+FROM_ACCOUNT = frozenset({"HOME", "USER", "PWD"})
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,10 @@ def read_user_environment(endpoint_dir: Path) -> dict[str, str]:
     path = endpoint_dir / ENVIRONMENT
     if not path.exists():
         return {}
-    data = load_yaml(_read(path), str(path)).data
-    if data is None:
-        return {}
-    if not isinstance(data, Mapping) or any(isinstance(value, (Mapping, list)) for value in data.values()):
-        raise ConfigError(f"{path} is not a list of variables", hint="Write one `NAME: value` a line")
-    return {str(name): "" if value is None else str(value) for name, value in data.items()}
+    data = check(load_yaml(_read(path), str(path)), "user-environment") or {}
+    for name in sorted(FROM_ACCOUNT & data.keys()):
+        log.warning("%s sets %s, which is not followed: it comes from the user's account", path, name)
+    return {str(name): "" if value is None else str(value) for name, value in data.items() if name not in FROM_ACCOUNT}
 
 
 def _read_schema(path: Path) -> dict[str, Any] | None:
