@@ -42,7 +42,7 @@ def build_engine(engine: Mapping[str, Any]) -> Engine:
     """The engine that a configuration's `engine` block describes; nothing is started. Raises ConfigError."""
     rest = dict(engine)
     kind = rest.pop("type", DEFAULT_TYPE)
-    builder = BUILDERS.get(kind)
+    builder = BUILDERS.get(kind) if isinstance(kind, str) else None
     if builder is None:
         raise ConfigError(f"There is no engine type {kind!r}.", hint=f"The types are {', '.join(BUILDERS)}")
     options = _common_options(rest)

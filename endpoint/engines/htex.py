@@ -24,7 +24,7 @@ from endpoint.engines.htex_options import HtexOptions
 from endpoint.engines.htex_status import capacity_of, status_of
 from endpoint.engines.launch import container_command, interchange_command, pool_command, pool_command_in_container
 from endpoint.engines.ledger import Ledger
-from endpoint.engines.lifeline import Lifeline
+from endpoint.engines.lifeline import Lifeline, wait_until_ended
 from endpoint.errors import EndpointError, EngineFailure, TaskLost, TaskRefused
 
 log = logging.getLogger(__name__)
@@ -119,9 +119,8 @@ class GlobusComputeEngine(Engine):
         self._executor.shutdown(STOP_PATIENCE)
         if self._lifeline is not None:
             self._lifeline.cut()
-        _, left = psutil.wait_procs(processes, STOP_PATIENCE)
-        for process in left:
-            log.error("Process %s of the engine doesn't end", process.pid)
+        for pid in wait_until_ended([process.pid for process in processes], STOP_PATIENCE):
+            log.error("Process %s of the engine doesn't end", pid)
 
     def _launch(self, task: EngineTask) -> Future[bytes]:
         executor_task = {"f": RUN_TASK, "a": (self._worker_options(task),), "k": {}}

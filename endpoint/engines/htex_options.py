@@ -40,7 +40,7 @@ EXECUTOR_OPTIONS = (
     "worker_port_range",
 )
 # On one machine heartbeats cost nothing, and they set how soon a worker that died is missed.
-LOCAL_HEARTBEATS = {"heartbeat_period": 5, "heartbeat_threshold": 60}
+LOCAL_HEARTBEATS = {"heartbeat_period": 5, "heartbeat_threshold": 30}
 SCALING = {"strategy": "simple", "max_idletime": 120.0, "strategy_period": 5.0}
 
 
@@ -117,8 +117,8 @@ def _executor(rest: dict[str, Any], provider: Any, *, local: bool, engine_type: 
     if unknown := arguments.keys() - {*EXECUTOR_OPTIONS, "manager_selector"}:
         raise ConfigError(f"A {engine_type} has no option {', '.join(sorted(unknown))}.")
     for name in ("worker_port_range", "interchange_port_range"):
-        if name in arguments:
-            arguments[name] = tuple(arguments[name])
+        if isinstance(ports := arguments.get(name), list):
+            arguments[name] = tuple(ports)
     try:
         # with an address, so that Parsl doesn't ask a public service for one
         executor = TiedExecutor(

@@ -33,7 +33,7 @@ def pool_command(template: str, *, lifeline: Lifeline | None, own_environment: b
     """
     arguments = " ".join(re.sub(r"^process_worker_pool\.py\b", "", template).split())
     python = shlex.quote(sys.executable)
-    tie = shlex.join(lifeline.arguments) if lifeline else ""
+    tie = f"{shlex.join(lifeline.arguments)} --guard" if lifeline else ""
     if own_environment:
         return f"{python} -m {RUNNER} {tie} {WORKER_POOL} {arguments}"
     run = f"$(command -v {OURS} >/dev/null && echo {OURS} python-exec || echo {python} -m {RUNNER})"

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import tempfile
+import time
+from collections.abc import Iterable
 from pathlib import Path
+
+import psutil
 
 NAME = "engine.alive"
 
@@ -49,3 +54,26 @@ class Lifeline:
                 self.path.unlink()
             if self._temporary is not None:
                 shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def wait_until_ended(pids: Iterable[int], timeout: float) -> list[int]:
+    """Wait for processes that need not be children; the ones that run on after `timeout` seconds."""
+    if not hasattr(os, "pidfd_open"):
+        found = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+        return [process.pid for process in psutil.wait_procs(found, timeout)[1]]
+    poll = select.poll()
+    running: dict[int, int] = {}
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)  # readable when the process has ended, whether or not it was reaped
+            running[descriptor] = pid
+            poll.register(descriptor, select.POLLIN)
+    deadline = time.monotonic() + timeout
+    while running and (left := deadline - time.monotonic()) > 0:
+        for descriptor, _ in poll.poll(left * 1000):
+            poll.unregister(descriptor)
+            os.close(descriptor)
+            del running[descriptor]
+    for descriptor in running:
+        os.close(descriptor)
+    return list(running.values())

@@ -12,6 +12,7 @@ from typing import Any
 
 import zmq
 from parsl.executors import HighThroughputExecutor
+from parsl.jobs.states import JobState, JobStatus
 
 from endpoint.errors import EngineFailure
 
@@ -30,7 +31,7 @@ class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
             return
         failure = exception
         if not isinstance(failure, EngineFailure):
-            failure = EngineFailure("The blocks of workers can't be started", detail=str(exception))
+            failure = EngineFailure("The blocks of workers end before a worker gets ready", detail=str(exception))
         self._executor_exception = failure
         self._executor_bad_state.set()
         self.when_bad(failure)
@@ -47,6 +48,15 @@ class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
     def connected_blocks(self) -> list[str]:
         blocks: list[str] = self.command_client.run("CONNECTED_BLOCKS", timeout_s=COMMAND_TIMEOUT)
         return blocks
+
+    def handle_errors(self, status: dict[str, JobStatus]) -> None:
+        """Give up when no block ever got its workers going, as Parsl does; one that worked may end and be replaced.
+
+        Parsl also counts a block whose worker pool was killed after it had worked.
+        """
+        failed = [block for block, job in status.items() if job.state in (JobState.FAILED, JobState.MISSING)]
+        if failed and not set(failed) & set(self.connected_blocks()):
+            self.block_error_handler(self, status)
 
     def shutdown(self, timeout: float = 10.0) -> None:
         """End the interchange; what it hasn't taken yet is dropped."""

@@ -3,15 +3,18 @@
 Parsl's processes are started this way, so that the environment in which the endpoint is installed is found, not
 whatever is first on PATH. Worker nodes run this file, so it needs the standard library only.
 
-`python -m endpoint.engines.python_exec --lifeline FIFO GROUP ...` also ties the process to the endpoint's life.
+`python -m endpoint.engines.python_exec --lifeline FIFO GROUP [--guard] ...` also ties the process to the endpoint's
+life; with `--guard`, what the process leaves behind when it ends is ended too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 GONE = 75  # exit status: the endpoint is gone already
@@ -52,10 +55,43 @@ def tie_to_endpoint(fifo: str, endpoint_group: int) -> bool:
         return True
 
 
+def guard() -> None:
+    """Go on in a child with a process group of its own; the parent waits for it, and ends what is left of that group.
+
+    A worker pool that is killed would else leave its workers behind, which nothing ties to the endpoint then. Signals
+    that ask the parent to end are handed on to the group.
+    """
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        return
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.setpgid(child, child)  # whoever comes first; the group must be there before a signal is
+
+    def hand_on(number: int, _frame: FrameType | None) -> None:
+        _signal_group(child, number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, hand_on)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # not reaped yet, so that the group's number stays its own
+    _signal_group(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
 def main(args: list[str]) -> NoReturn:
-    """`[--lifeline FIFO GROUP] (--command WORDS... | MODULE ARGS...)`."""
+    """`[--lifeline FIFO GROUP [--guard]] (--command WORDS... | MODULE ARGS...)`."""
     if args[:1] == ["--lifeline"]:
         fifo, group, *args = args[1:]
+        if args[:1] == ["--guard"]:
+            args = args[1:]
+            guard()
         if not tie_to_endpoint(fifo, int(group)):
             sys.exit(GONE)
     if not args:

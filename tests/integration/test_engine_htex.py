@@ -16,7 +16,7 @@ import pytest
 
 from endpoint.engines.base import Engine
 from endpoint.engines.build import build_engine
-from endpoint.errors import EndpointError, EngineFailure, TaskLost, TaskRefused
+from endpoint.errors import ConfigError, EndpointError, EngineFailure, TaskLost, TaskRefused
 from tests.support.engine_tasks import die, double, linger, source_task, value_of, where
 
 REPOSITORY = Path(__file__).parents[2]
@@ -105,6 +105,27 @@ def twice(note):
     with pytest.raises(TaskLost, match="worker"):
         lost.result(FIRST_RESULT)
     assert value_of(engine.submit(double("x")).result(FIRST_RESULT)) == "xx"
+
+
+def test_a_pool_that_is_killed_loses_its_task_and_another_block_takes_over(start, tmp_path):
+    running = start(heartbeat_threshold=3, provider={"type": "LocalProvider", "max_blocks": 1})
+    lost = running.engine.submit(linger(str(tmp_path / "note")))
+    wait_for(tmp_path / "note")
+    worker, child = (psutil.Process(pid) for pid in json.loads((tmp_path / "note").read_text()))
+
+    worker.parent().kill()
+
+    with pytest.raises(TaskLost, match="worker was lost"):
+        lost.result(FIRST_RESULT)
+    assert value_of(running.engine.submit(double("x")).result(FIRST_RESULT)) == "xx"
+    assert running.failures.empty()
+    running.engine.shutdown()
+    assert psutil.wait_procs([worker, child], 5)[1] == []
+
+
+def test_an_address_that_nobody_knows_is_a_config_error():
+    with pytest.raises(ConfigError, match=r"no\.such\.host\.invalid"):
+        build_engine({**LOCAL, "address": "no.such.host.invalid"})
 
 
 def test_a_resource_specification_may_only_have_a_priority(start):
