@@ -18,7 +18,7 @@ import shutil
 import signal
 import socket
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from endpoint.errors import AlreadyRunning, ConfigError, NetworkFailure, Stage
@@ -44,7 +44,7 @@ class NodeSettings:
     management_port: int
     distribution_port: int
     epmd_port: int
-    password: str
+    password: str = field(repr=False)
 
     @classmethod
     def of(cls, directory: Path) -> NodeSettings:
