@@ -12,7 +12,7 @@ import opcode
 import sys
 
 # What a function starts with: RESUME, and what may come before it (COPY_FREE_VARS, MAKE_CELL, RETURN_GENERATOR,
-# POP_TOP). 3.11 and 3.12 have these in common. Read from each version's own `opcode` module.
+# POP_TOP). 3.11 and 3.12 have these in common. A version that is not here, or not in full, asks its own `opcode`.
 _STARTS = {
     ("3.11", "3.12"): (151, frozenset({149, 135, 75, 1})),
     ("3.13",): (149, frozenset({62, 94, 35, 32})),

@@ -13,7 +13,8 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from types import FrameType
 
 from endpoint.worker.failures import CouldNotExecuteUserTaskError
@@ -33,9 +34,9 @@ class Clock:
         self.expired = False
 
 
-def seconds_allowed() -> float | None:
+def seconds_allowed(environment: Mapping[str, str] = os.environ) -> float | None:
     """The limit that the worker's environment sets; None for no limit."""
-    text = os.environ.get(VARIABLE, "").strip()
+    text = environment.get(VARIABLE, "").strip()
     try:
         seconds = float(text or 0)
     except ValueError:
@@ -67,10 +68,10 @@ def _by_signal(clock: Clock) -> Iterator[Clock]:
             clock.expired = True
             raise Expired
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before, started, others = signal.signal(signal.SIGALRM, ring), time.monotonic(), 0.0
     try:
         try:
-            signal.setitimer(signal.ITIMER_REAL, clock.seconds)
+            others, _ = signal.setitimer(signal.ITIMER_REAL, clock.seconds)
             yield clock
         finally:
             running = False  # it rings once at the most, so what follows can't be interrupted
@@ -78,6 +79,8 @@ def _by_signal(clock: Clock) -> Iterator[Clock]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         # None: the handler was not set from Python, and so can't be set again from here.
         signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
+        if others:  # somebody waits for an alarm of their own, which comes late rather than never
+            signal.setitimer(signal.ITIMER_REAL, max(others - (time.monotonic() - started), 0.001))
 
 
 @contextlib.contextmanager
