@@ -23,6 +23,7 @@ import globus_sdk
 from globus_sdk.login_flows import CommandLineLoginFlowEOFError, CommandLineLoginFlowManager
 from globus_sdk.scopes import AuthScopes
 from globus_sdk.token_storage import SQLiteTokenStorage, TokenValidationError
+from globus_sdk.transport import RequestsTransport, RetryConfig
 
 from endpoint.errors import EndpointError, LoginError, NetworkFailure, Stage, UnexpectedAnswer
 
@@ -32,6 +33,8 @@ FILE_VARIABLE = "GLOBUS_COMPUTE_CREDENTIAL_FILE"
 TOKEN_FILE = "storage.db"  # noqa: S105 - the name of a file
 # The public client of the official SDK for people's logins; it has no secret.
 NATIVE_CLIENT_ID = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
+TIMEOUT_S = 30.0
+RETRIES = 2  # beside the first try; the default would keep a person waiting for a quarter of a minute
 _MAX_CREDENTIAL_BYTES = 64 * 1024
 
 
@@ -149,26 +152,36 @@ def globus_app(environment: str | None, compute_dir: Path) -> globus_sdk.GlobusA
     """
     environment = environment or os.environ.get("GLOBUS_SDK_ENVIRONMENT") or None
     credentials = client_credentials(os.environ)
-    config: dict[str, Any] = {"request_refresh_tokens": True}
-    if environment:
-        config["environment"] = environment
     scopes = {
         globus_sdk.ComputeClientV3.scopes.resource_server: [globus_sdk.ComputeClientV3.scopes.all],
         AuthScopes.resource_server: [AuthScopes.openid],
     }
-    config["token_storage"] = _token_storage(compute_dir, storage_namespace(environment, credentials))
-    name = f"Compute endpoint on {os.uname().nodename}"
+    config: dict[str, Any] = {
+        "request_refresh_tokens": True,
+        "token_storage": _token_storage(compute_dir, storage_namespace(environment, credentials)),
+    }
+    client: dict[str, Any] = {
+        "app_name": f"Compute endpoint on {os.uname().nodename}",
+        "transport": RequestsTransport(http_timeout=TIMEOUT_S),
+        "retry_config": RetryConfig(max_retries=RETRIES),
+    }
+    if environment:
+        config["environment"] = client["environment"] = environment
     if credentials:
         return globus_sdk.ClientApp(
-            name,
-            client_id=credentials.client_id,
-            client_secret=credentials.client_secret,
+            client["app_name"],
+            login_client=globus_sdk.ConfidentialAppAuthClient(
+                credentials.client_id, credentials.client_secret, **client
+            ),
             scope_requirements=scopes,
             config=globus_sdk.GlobusAppConfig(**config),
         )
     config |= {"login_flow_manager": _TerminalLogin, "token_validation_error_handler": _log_in_or_refuse}
     return globus_sdk.UserApp(
-        name, client_id=NATIVE_CLIENT_ID, scope_requirements=scopes, config=globus_sdk.GlobusAppConfig(**config)
+        client["app_name"],
+        login_client=globus_sdk.NativeAppAuthClient(NATIVE_CLIENT_ID, **client),
+        scope_requirements=scopes,
+        config=globus_sdk.GlobusAppConfig(**config),
     )
 
 
