@@ -21,6 +21,7 @@ Path = tuple[str | int, ...]
 
 MOST_NODES = 100_000
 DEEPEST = 60
+_BARE_EXPONENT = re.compile(r"[eE][0-9]")
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -193,8 +194,8 @@ def _integer(text: str) -> int:
 
 
 def _float(text: str) -> float | str:
-    if "." not in text:
-        return text  # `1e3` without a point is a word to the official endpoint's reader
+    if "." not in text or _BARE_EXPONENT.search(text):
+        return text  # `1e3` and `1.5e3` are words to the official endpoint's reader, `1.5e+3` is a number
     digits = text.replace("_", "").lower()
     if digits.lstrip("+-") in (".inf", ".nan"):
         return float(digits.replace(".", ""))

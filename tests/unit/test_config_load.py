@@ -43,6 +43,8 @@ def test_an_empty_document_is_none(text: str) -> None:
         ("1:30.5", 90.5),
         ("1.5e+3", 1500.0),
         ("1e3", "1e3"),
+        ("1.5e3", "1.5e3"),
+        ("y", "y"),
         (".inf", float("inf")),
         ("2026-01-31", "2026-01-31"),
         ("'10'", "10"),
@@ -115,7 +117,7 @@ def test_an_alias_to_itself_is_refused() -> None:
 
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(ConfigError):
-        load_yaml("[" * 5000 + "]" * 5000, "f.yaml")
+        load_yaml("[" * 1500 + "]" * 1500, "f.yaml")
 
 
 @given(st.text(max_size=200) | st.text("ab:- \n\t[]{}'\"&*!|>#%?<,01.\\", max_size=80))
