@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from endpoint.engines.launch import CONTAINER_TYPES
+from endpoint.engines.launch import CONTAINER_TYPES, DOCKER_LIKE
 from endpoint.engines.parsl_executor import TiedExecutor
 from endpoint.engines.parsl_parts import (
     OWN_CONTAINERS,
@@ -41,6 +41,7 @@ EXECUTOR_OPTIONS = (
 )
 # On one machine heartbeats cost nothing, and they set how soon a worker that died is missed.
 LOCAL_HEARTBEATS = {"heartbeat_period": 5, "heartbeat_threshold": 30}
+OWN_NETWORK = (*DOCKER_LIKE, "custom")  # types of containers
 SCALING = {"strategy": "simple", "max_idletime": 120.0, "strategy_period": 5.0}
 
 
@@ -75,7 +76,9 @@ class HtexOptions:
             container_type=container_type,
             container_uri=container_uri,
             container_cmd_options=rest.pop("container_cmd_options", None),
-            executor=_executor(rest, provider, local=local, engine_type=engine_type),
+            executor=_executor(
+                rest, provider, local=local, own_network=container_type in OWN_NETWORK, engine_type=engine_type
+            ),
         )
 
 
@@ -105,12 +108,12 @@ def _scaling(rest: dict[str, Any]) -> dict[str, Any]:
     return scaling
 
 
-def _executor(rest: dict[str, Any], provider: Any, *, local: bool, engine_type: str) -> TiedExecutor:
-    """The executor; `rest` is what is left of the block."""
+def _executor(rest: dict[str, Any], provider: Any, *, local: bool, own_network: bool, engine_type: str) -> TiedExecutor:
+    """The executor; `rest` is what is left of the block, `own_network` whether the workers may not see our loopback."""
     if rest.get("enable_mpi_mode") or rest.get("mpi_launcher"):
         raise ConfigError(f"MPI functions don't run on a {engine_type}.", hint="Use a GlobusMPIEngine")
     label = rest.pop("label", engine_type)
-    addresses = build_addresses(rest.pop("address", None), local=local)
+    addresses = build_addresses(rest.pop("address", None), local=local and not own_network)
     arguments = {**LOCAL_HEARTBEATS, **rest} if local else dict(rest)
     if isinstance(selector := arguments.pop("manager_selector", None), Mapping):
         arguments["manager_selector"] = build_part("manager_selector", SELECTORS, selector)

@@ -48,10 +48,11 @@ class Lifeline:
     def cut(self) -> None:
         """Kill whoever hangs on it; a second call does nothing."""
         if self._descriptor >= 0:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(self.path.stat(), os.fstat(self._descriptor)):  # not the one of a successor
+                    self.path.unlink()
             os.close(self._descriptor)
             self._descriptor = -1
-            with contextlib.suppress(FileNotFoundError):
-                self.path.unlink()
             if self._temporary is not None:
                 shutil.rmtree(self._temporary, ignore_errors=True)
 

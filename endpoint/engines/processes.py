@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ class _ProcessSlot:
             with self._lock:
                 self._worker = None
                 closed = self._closed
+            worker.release()
             if closed:
                 raise TaskLost("The endpoint stopped before the task was done") from error
             log.warning("A worker process was lost: %s", how, extra={"task": task.task_id})
@@ -96,6 +97,7 @@ class _ProcessSlot:
                 raise TaskLost("The endpoint stopped before the task ran")
             if self._worker is not None and self._worker.ended:
                 self._worker.end(0)
+                self._worker.release()
                 self._worker = None
             if self._worker is None:
                 self._worker = _Worker(self._lifeline)
@@ -122,10 +124,17 @@ class _Worker:
                 raise EngineFailure(f"The engine can't start a worker process: {error.strerror}") from error
             self._connection = Connection(ours.detach())
         self._ready = False
+        # The end of the socket may come late: a process that the task forked holds it open, too.
+        self._watched: list[Any] = [self._connection]
+        self._exit = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else -1
+        if self._exit >= 0:
+            self._watched.append(self._exit)
 
     @property
     def ended(self) -> bool:
         """Whether the process is gone; it is not reaped, so that its group stays its own."""
+        if self._process.returncode is not None:
+            return True
         found = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return found is not None
 
@@ -134,7 +143,7 @@ class _Worker:
         if self._ready:
             return
         try:
-            self._connection.recv_bytes()
+            self._receive()
         except (EOFError, OSError) as error:
             raise EngineFailure(f"A new worker process {self.end(0)}") from error
         self._ready = True
@@ -143,6 +152,11 @@ class _Worker:
         """Raises EOFError or OSError when the process ends before it answers."""
         self._connection.send_bytes(options)
         self._connection.send_bytes(body)
+        return self._receive()
+
+    def _receive(self) -> bytes:
+        if self._connection not in wait(self._watched):
+            raise EOFError
         return self._connection.recv_bytes()
 
     def end(self, patience: float) -> str:
@@ -150,17 +164,18 @@ class _Worker:
         if self._process.returncode is None:
             if patience:
                 self._signal(signal.SIGTERM)
-                with contextlib.suppress(ChildProcessError):
-                    self._await(patience)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(patience)
             self._signal(signal.SIGKILL)
         code = self._process.wait()
-        with contextlib.suppress(OSError):
-            self._connection.close()
         return f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with status {code}"
 
-    def _await(self, patience: float) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(patience)
+    def release(self) -> None:
+        """Close the descriptors; only the thread that reads from them may."""
+        self._connection.close()
+        if self._exit >= 0:
+            os.close(self._exit)
+            self._exit = -1
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -118,6 +118,20 @@ def test_a_process_that_dies_takes_only_its_own_task_along(engine, how):
     assert len([value_of(future.result(30)) for future in futures]) == 40
 
 
+def test_a_process_that_dies_is_missed_while_one_that_it_forked_lives_on(engine):
+    fork = """
+def fork():
+    import os, signal, threading
+    if os.fork() == 0:
+        threading.Event().wait()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    running = engine(type="ProcessPoolEngine", max_workers=1)
+
+    assert isinstance(running.submit(source_task("fork", fork)).exception(10), TaskLost)
+    assert value_of(running.submit(double("x")).result(30)) == "xx"
+
+
 def test_a_process_that_died_while_idle_costs_no_task(engine):
     running = engine(type="ProcessPoolEngine", max_workers=1)
     pid, _, _ = value_of(running.submit(where()).result(30))
@@ -172,6 +186,16 @@ def test_a_pool_dies_with_an_endpoint_that_is_killed(tmp_path):
 
     assert len(processes) >= 2
     assert psutil.wait_procs(processes, 5)[1] == []
+
+
+def test_processes_that_can_not_start_are_an_engine_failure_for_each_task(engine, tmp_path):
+    running = engine(type="ProcessPoolEngine", max_workers=1)
+    (tmp_path / "engine.alive").unlink()
+
+    for _ in range(2):
+        failure = running.submit(double("x")).exception(10)
+        assert isinstance(failure, EngineFailure)
+        assert "new worker process ended with status 75" in str(failure)
 
 
 def test_a_run_directory_that_can_not_be_used_is_an_engine_failure(tmp_path):

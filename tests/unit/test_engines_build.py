@@ -123,6 +123,13 @@ def test_workers_elsewhere_are_told_all_addresses_of_this_machine():
     assert htex(provider=SLURM, address="10.0.0.1")._executor.all_addresses == ["10.0.0.1"]
 
 
+def test_workers_in_a_container_with_a_network_of_its_own_are_not_sent_to_our_loopback():
+    inside = htex(container_type="docker", container_uri="image")._executor
+
+    assert set(inside.all_addresses) == set(interface_addresses())
+    assert htex(container_type="apptainer", container_uri="image")._executor.all_addresses == ["127.0.0.1"]
+
+
 def test_traffic_is_encrypted_unless_the_configuration_says_otherwise():
     assert htex()._executor.encrypted is True
     assert htex(encrypted=False)._executor.encrypted is False
