@@ -99,7 +99,10 @@ def serve(
     from endpoint.hub.settings import HubSettings
     from endpoint.logs import set_up_logs
 
-    set_up_logs(log_file, debug=debug, json_lines=json_logs)
+    try:
+        set_up_logs(log_file, debug=debug, json_lines=json_logs)
+    except OSError as e:
+        raise ConfigError(f"The log file {log_file} can't be written: {e.strerror}", stage=Stage.HUB) from e
     asyncio.run(
         serve_until_stopped(
             HubSettings(database=(database or directory / DATABASE).expanduser().resolve()),
@@ -262,6 +265,15 @@ def run(args: Sequence[str] | None = None) -> int:
         return _report(failure, ExitStatus.USAGE, settings)
     except (KeyboardInterrupt, click.Abort):
         return ExitStatus.INTERRUPTED
+    except Exception as error:
+        from endpoint.cli.crash import keep_traceback
+
+        where = keep_traceback(settings)
+        log.exception("The command ended unexpectedly")
+        what = f"This is a fault of the program: {type(error).__name__}: {error}"
+        hint = f"Report it with the traceback that is in {where}"
+        failure = Failure(Stage.HUB, "INTERNAL_ERROR", what, Mender.DEVELOPER, hint=hint)
+        return _report(failure, ExitStatus.UNEXPECTED_ANSWER, settings)
 
 
 def _report(failure: Failure, status: ExitStatus, settings: Settings) -> int:
