@@ -36,6 +36,7 @@ _LIMITS = {
 }
 _PLAIN_KEY = re.compile(r"[\w-]+")
 _LONGEST_SHOWN = 60
+MOST_TOLD = 100  # problems in one error
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,11 @@ def check(document: Document, schema_name: str) -> Any:
 
 
 def refusal(found: list[Problem]) -> ConfigError:
-    """The error that tells `found`: the first in the reason, all in the detail."""
+    """The error that tells `found`: the first in the reason, all in the detail (up to a hundred)."""
     first, more = found[0], len(found) - 1
     reason = str(first) if not more else f"{first}; and {more} more problem{'s' if more > 1 else ''}"
-    return ConfigError(reason, detail="\n".join(map(str, found)) if more else "")
+    told = [str(problem) for problem in found[:MOST_TOLD]] + ["..."] * (len(found) > MOST_TOLD)
+    return ConfigError(reason, detail="\n".join(told) if more else "")
 
 
 def explain(error: ValidationError) -> Iterator[tuple[Path, str, str]]:

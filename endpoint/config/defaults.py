@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from endpoint.config import paths
 from endpoint.config.load import load_yaml
@@ -20,6 +21,7 @@ from endpoint.errors import ConfigError, Stage
 
 OWNER_ONLY = 0o600
 WORLD_READABLE = 0o644
+LONGEST_LINE = 4096
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,12 @@ def config_text(source: Path | None, settings: dict[str, Any]) -> str:
     Comments of the source stay. Raises ConfigError when it is no mapping.
     """
     text = read_text(source) if source else "# How this endpoint registers, and who may use it.\n"
-    chosen = {key: value for key, value in settings.items() if value is not None}
+    chosen = {
+        # In quotes, as `yes` or `on` alone would be read back as a truth value.
+        key: DoubleQuotedScalarString(value) if isinstance(value, str) else value
+        for key, value in settings.items()
+        if value is not None
+    }
     data = load_yaml(text, str(source or paths.CONFIG)).data
     if data is not None and not isinstance(data, dict):
         raise ConfigError(f"{source}: the configuration must be a mapping.", stage=Stage.CONFIGURE)
@@ -149,6 +156,7 @@ def config_text(source: Path | None, settings: dict[str, Any]) -> str:
 def _yaml() -> YAML:
     yaml = YAML(typ="rt")
     yaml.preserve_quotes = True
+    yaml.width = LONGEST_LINE
     return yaml
 
 

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 RESERVED = ("parent_config", "user_runtime", "mapped_identity", "_GC")
 SOURCE = "user endpoint configuration"
 LONGEST_OUTPUT = 1024 * 1024
+MOST_TOLD = 5  # problems in one message to a user
 _STAND_IN = "user-text-1f0c"
 _MARKED = re.compile(f"{MARKS[0]}[^{MARKS[1]}]*{MARKS[1]}")
 _OUR_CLASSES = re.compile(r"'endpoint\.config\.user_values\.\w+ object'")
@@ -103,8 +104,10 @@ def check_user_options(options: dict[str, Any], schema: dict[str, Any] | None) -
             (f"the option {dotted(path)!r}: " if path else "") + message + (f" ({hint})" if hint else "")
             for path, message, hint in found
         ]
+        told = list(dict.fromkeys(sentences))
+        more = f"; and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
         raise UserOptionsError(
-            f"The endpoint does not take these options: {'; '.join(dict.fromkeys(sentences))}.",
+            f"The endpoint does not take these options: {'; '.join(told[:MOST_TOLD])}{more}.",
             hint="Change user_endpoint_config",
         )
 

@@ -222,6 +222,14 @@ def test_a_template_that_can_not_work_is_the_administrators_fault(template: str)
     assert "Traceback" not in caught.value.failure.for_admin()
 
 
+def test_a_message_to_the_user_stays_short_however_much_is_wrong() -> None:
+    with pytest.raises(UserOptionsError) as caught:
+        _render("", {f"option{number}": 1 for number in range(1000)}, user_options_schema=SCHEMA)
+
+    assert "and 995 more" in caught.value.failure.for_user()
+    assert len(caught.value.failure.for_user()) < 1000
+
+
 def test_an_option_can_not_make_the_output_huge() -> None:
     with pytest.raises(ConfigError, match=str(LONGEST_OUTPUT)):
         _render("display_name: {{ x }}", {"x": "x" * (LONGEST_OUTPUT + 1)})
