@@ -32,25 +32,35 @@ class Queues:
         self._url = amqp_url
         self._endpoint_url = endpoint_url or amqp_url
         self.task, self.result, self.heartbeat = (f"{kind}.{self.endpoint_id}" for kind in ("task", "result", "beat"))
+        self.exchange = f"exchange.{self.endpoint_id}"
+        self._consumers: dict[str, Any] = {}
         self._unclaimed: dict[str, Result] = {}
 
     def __enter__(self) -> Queues:
         self._connection = pika.BlockingConnection(pika.URLParameters(self._url))
         self.channel = self._connection.channel()
+        self.channel.exchange_declare(self.exchange, "direct")
         for name in (self.task, self.result, self.heartbeat):
             self.channel.queue_declare(name)
+            self.channel.queue_bind(name, self.exchange, name)
         return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(pika.exceptions.AMQPError):
             for name in (self.task, self.result, self.heartbeat):
                 self.channel.queue_delete(name)
+            self.channel.exchange_delete(self.exchange)
             self._connection.close()
 
     def registration(self) -> dict[str, Any]:
         def info(queue: str, *, publish: bool = True) -> dict[str, Any]:
-            target = {"exchange": "", "routing_key": queue, "mandatory": True, "properties": {"delivery_mode": 2}}
-            doc = {"connection_url": self._endpoint_url, "exchange": "", "queue": queue}
+            target = {
+                "exchange": self.exchange,
+                "routing_key": queue,
+                "mandatory": True,
+                "properties": {"delivery_mode": 2},
+            }
+            doc = {"connection_url": self._endpoint_url, "exchange": self.exchange, "queue": queue}
             return {**doc, "queue_publish_kwargs": target} if publish else doc
 
         return {
@@ -67,7 +77,7 @@ class Queues:
         return task_id
 
     def publish(self, body: bytes, message_headers: dict[str, Any] | None) -> None:
-        self.channel.basic_publish("", self.task, body, pika.BasicProperties(headers=message_headers))
+        self.channel.basic_publish(self.exchange, self.task, body, pika.BasicProperties(headers=message_headers))
 
     def result_of(self, task_id: str, timeout: float = 30) -> Result:
         """The result message of one task, acknowledged."""
@@ -75,7 +85,6 @@ class Queues:
         while task_id not in self._unclaimed:
             message = decode(self._next(self.result, deadline))
             assert isinstance(message, Result)
-            assert message.task_id not in self._unclaimed, f"a second result for {message.task_id}"
             self._unclaimed[message.task_id] = message
         return self._unclaimed.pop(task_id)
 
@@ -94,15 +103,26 @@ class Queues:
     def waiting(self, queue: str) -> int:
         return self.channel.queue_declare(queue, passive=True).method.message_count
 
+    def unexpected_results(self) -> list[Result]:
+        """The results that nobody has asked for, and that come within a moment."""
+        while (body := self._take(self.result, 0.3)) is not None:
+            message = decode(body)
+            assert isinstance(message, Result)
+            self._unclaimed[message.task_id] = message
+        return list(self._unclaimed.values())
+
     def _next(self, queue: str, deadline: float) -> bytes:
-        for method, _properties, body in self.channel.consume(queue, inactivity_timeout=deadline - time.monotonic()):
-            if method is None:
-                break
-            self.channel.basic_ack(method.delivery_tag)
-            self.channel.cancel()
-            return body
-        self.channel.cancel()
-        raise AssertionError(f"nothing came on {queue} in time")
+        body = self._take(queue, max(0.0, deadline - time.monotonic()))
+        assert body is not None, f"nothing came on {queue} in time"
+        return body
+
+    def _take(self, queue: str, timeout: float) -> bytes | None:
+        # One lasting consumer for each queue: to begin and cancel one for each message would be most of its time.
+        if queue not in self._consumers:
+            self._consumers[queue] = self._connection.channel()
+        for method, _properties, body in self._consumers[queue].consume(queue, True, inactivity_timeout=timeout):
+            return None if method is None else body
+        return None
 
 
 class UserEndpointProcess:
@@ -132,12 +152,18 @@ class UserEndpointProcess:
         return self
 
     def start(self, *, pass_fds: tuple[int, ...] = ()) -> None:
+        (self.directory / "uep").mkdir(mode=0o700, exist_ok=True)  # as managers do
         self.process = subprocess.Popen(
             [*self._command, "_start-user-endpoint", "uep"],
             stdin=subprocess.PIPE,
             stdout=(self.directory / "stdout").open("ab"),
             stderr=subprocess.STDOUT,
-            env={**os.environ, "GLOBUS_COMPUTE_USER_DIR": str(self.directory)},
+            env={
+                **os.environ,
+                "GLOBUS_COMPUTE_USER_DIR": str(self.directory),
+                # Engines start their helpers by the command's name: the one beside the endpoint must be found first.
+                "PATH": f"{Path(self._command[0]).parent}:{os.environ['PATH']}",
+            },
             pass_fds=pass_fds,
             start_new_session=True,
         )
