@@ -36,6 +36,7 @@ _LIMITS = {
 }
 _PLAIN_KEY = re.compile(r"[\w-]+")
 _LONGEST_SHOWN = 60
+MOST_ALTERNATIVES = 4  # in one sentence
 MOST_TOLD = 100  # problems in one error
 
 
@@ -89,9 +90,10 @@ def explain(error: ValidationError) -> Iterator[tuple[Path, str, str]]:
     value: Any = error.validator_value
     instance: Any = error.instance
     if keyword == "additionalProperties" and value is False:
-        known = list(error.schema.get("properties", {})) if isinstance(error.schema, Mapping) else []
+        schema: Mapping[str, Any] = error.schema if isinstance(error.schema, Mapping) else {}
+        known = list(schema.get("properties", {}))
         for key in instance:
-            if key not in known:
+            if key not in known and not any(re.search(form, key) for form in schema.get("patternProperties", {})):
                 yield (*path, key), "there is no such option here", _nearest(str(key), known, instance)
     elif keyword == "required":
         for key in value:
@@ -112,8 +114,23 @@ def explain(error: ValidationError) -> Iterator[tuple[Path, str, str]]:
         yield path, _pattern(value, instance), ""
     elif keyword in _LIMITS:
         yield path, f"{_LIMITS[keyword].format(value)}, not {shown(instance)}", ""
+    elif keyword in ("anyOf", "oneOf") and error.context:
+        yield path, _none_of(error.context, path), ""
+    elif error.schema is False:  # what the stubs don't know
+        yield path, f"a value is not allowed here: {shown(instance)}", ""
     else:
         yield path, " ".join(error.message.split()), ""
+
+
+def _none_of(context: Iterable[ValidationError], path: Path) -> str:
+    """What keeps the data from each of several alternatives, in one sentence."""
+    sentences: dict[str, None] = {}
+    for error in context:
+        for below, message, hint in explain(error):
+            deeper = dotted(below[len(path) :])
+            told = f"{deeper}: {message}" if deeper else message
+            sentences[told + (f" ({hint})" if hint else "")] = None
+    return "; or ".join(list(sentences)[:MOST_ALTERNATIVES])
 
 
 def dotted(path: Iterable[str | int]) -> str:

@@ -146,6 +146,44 @@ def test_an_option_against_the_endpoints_schema_is_the_users_fault_and_named(
 
 
 @pytest.mark.parametrize(
+    ("schema", "options", "words"),
+    [
+        (
+            {"properties": {"x": {"anyOf": [{"type": "integer"}, {"enum": ["all"]}]}}},
+            {"x": "al"},
+            "the option 'x': must be a whole number, not 'al'; or must be one of all, not 'al' (did you mean 'all'?)",
+        ),
+        (
+            {"oneOf": [{"required": ["a"]}, {"required": ["b"]}]},
+            {},
+            "the option 'a' is missing; or the option 'b' is missing",
+        ),
+        (
+            {"patternProperties": {"^x-": {"type": "integer"}}, "additionalProperties": False},
+            {"x-1": 1, "y": 2},
+            "The endpoint does not take these options: the option 'y': there is no such option here. ",
+        ),
+        ({"properties": {"x": False}}, {"x": 1}, "a value is not allowed here: 1"),
+        (
+            {"$defs": {"n": {"type": "integer"}}, "properties": {"x": {"$ref": "#/$defs/n"}}},
+            {"x": []},
+            "the option 'x': must be a whole number, not a list",
+        ),
+        (
+            {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"x": {"const": 1}}},
+            {"x": 2},
+            "the option 'x': must be 1, not 2",
+        ),
+    ],
+)
+def test_other_kinds_of_schemas_get_sentences_too(schema: dict[str, Any], options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserOptionsError) as caught:
+        _render("", options, user_options_schema=schema)
+
+    assert words in caught.value.failure.for_user()
+
+
+@pytest.mark.parametrize(
     "schema", [{"type": "nonsense"}, {"$ref": "https://127.0.0.1:9/x.json"}, {"pattern": "("}, {"$ref": "#/none"}]
 )
 def test_a_schema_that_can_not_be_used_is_the_administrators_fault(schema: dict[str, Any]) -> None:
