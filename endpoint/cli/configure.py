@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,8 +30,9 @@ def _options(command: F) -> F:
         click.option(
             "--multi-user",
             type=bool,
-            default=None,
-            help="Whether users are mapped to local accounts; else: yes for root, no for others.",
+            default=False,
+            show_default=True,
+            help="Whether users are mapped to local accounts.",
         ),
         click.option("--display-name", help="The name that people see."),
         click.option("--contact-email", metavar="EMAIL", help="Whom users can ask; needed with --multi-user true."),
@@ -74,7 +74,7 @@ def configure(settings: Settings, /, name: str, **options: Any) -> None:
     A policy is made when one of the options that describe it is given.
     """
     checked_name(name)
-    multi_user = os.geteuid() == 0 if options["multi_user"] is None else options["multi_user"]
+    multi_user = bool(options["multi_user"])
     creates_policy = _wants_new_policy(options)
     _refuse_contradictions(options, multi_user=multi_user, creates_policy=creates_policy)
     folder = settings.compute_dir / name

@@ -157,7 +157,15 @@ def _load_config(endpoint_dir: Path) -> ManagerConfig:
             hint="Make the endpoint anew with: globus-compute-endpoint configure, or restore the file",
             stage=Stage.CONFIGURE,
         )
-    return load_manager_config(path)
+    config = load_manager_config(path)
+    if config.multi_user or config.identity_mapping_config_path:
+        # To run it for its owner only would be another endpoint than the one that was asked for.
+        raise ConfigError(
+            f"{path} is for an endpoint that maps users to local accounts, which this version can't run",
+            hint="Remove multi_user and identity_mapping_config_path, for an endpoint that only its owner can use",
+            code="NO_MULTI_USER",
+        )
+    return config
 
 
 def _set_up_logs(settings: Settings, endpoint_dir: Path, config: ManagerConfig | None) -> None:
