@@ -81,6 +81,7 @@ def this_user(environment: Mapping[str, str] = os.environ) -> LocalUser:
         raise MappingError(
             f"The user id {uid} of this process has no entry in the user database",
             hint="Run the endpoint as a user that `getent passwd` knows",
+            code="NO_SUCH_USER",
         ) from error
     return LocalUser(
         name=entry.pw_name,

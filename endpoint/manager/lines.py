@@ -31,8 +31,14 @@ class Lines:
         self._target = heartbeat.publish
         self._commands = Link("commands", command.connection_url, patience_s=PATIENCE_S)
         self._commands.consume(command.queue, on_command, prefetch=COMMANDS_AT_ONCE)
-        self._heartbeats = Link("heartbeats", heartbeat.connection_url, patience_s=PATIENCE_S)
+        self._up = False
+        self._heartbeats = Link(
+            "heartbeats", heartbeat.connection_url, patience_s=PATIENCE_S, on_state=self._on_heartbeat_state
+        )
         self._publisher = self._heartbeats.publisher()
+
+    def _on_heartbeat_state(self, up: bool, _reason: EndpointError | None) -> None:
+        self._up = up
 
     async def open(self) -> None:
         """Connect both; raises AccessRefused or NetworkFailure."""
@@ -58,8 +64,8 @@ class Lines:
         return False if self._publisher.pending else await self._report(period_s, timeout_s)
 
     async def goodbye(self, *, timeout_s: float) -> bool:
-        """Say that the manager shuts down now; whether the broker has confirmed it in time."""
-        return await self._report(SHUTTING_DOWN, timeout_s)
+        """Say that the manager shuts down now, if the broker is there; whether it has confirmed it in time."""
+        return self._up and await self._report(SHUTTING_DOWN, timeout_s)
 
     async def _report(self, period_s: float, timeout_s: float) -> bool:
         report = StatusReport(

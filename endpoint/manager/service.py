@@ -176,10 +176,6 @@ class Manager:
         except Refusal as refusal:
             self._refuse(refusal)
             return
-        log.info(
-            "Start command for %s, by %s", request.name, request.requester.username,
-            extra={"user_endpoint": request.name, "user": user.name},
-        )  # fmt: skip
         self._supervisor.request(request, user)
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -229,6 +225,7 @@ class Manager:
         else:
             log.warning("Got %s again: user endpoints are killed", number.name)
             self._supervisor.stop()
+            self._supervisor.drop_notices()
 
     async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
         """What `work` returns or raises; None when we are to stop first."""

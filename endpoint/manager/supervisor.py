@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 STARTING_S = 60.0  # an end within this time means that it could not start
 STOPPING_S = 15.0  # from SIGTERM to SIGKILL; engines want to end their blocks
 KILLING_S = 5.0
+NOTICES_AT_ONCE = 8  # each has a connection of its own
 
 
 @dataclass(eq=False)
@@ -68,6 +69,8 @@ class Supervisor:
         }
         self._children: dict[str, Child] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._notices: set[asyncio.Task[None]] = set()
+        self._notice_slots = asyncio.Semaphore(NOTICES_AT_ONCE)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -87,12 +90,24 @@ class Supervisor:
 
     def tell(self, recipient: Recipient, failure: Failure) -> None:
         """Send a failure notice, beside everything else."""
-        self._spawn(_tell(recipient, failure))
+
+        async def send() -> None:
+            async with self._notice_slots:
+                await send_notice(recipient, failure)
+
+        task = self._spawn(send())
+        self._notices.add(task)
+        task.add_done_callback(self._notices.discard)
 
     def stop(self) -> None:
         """Ask every user endpoint to end; the second time, kill them."""
         for child in list(self._children.values()):
             self._happens(child, Event.STOP)
+
+    def drop_notices(self) -> None:
+        """Don't wait for the notices that are still to be sent."""
+        for task in self._notices:
+            task.cancel()
 
     async def gone(self) -> None:
         """Wait until there is no user endpoint, and no notice that is still to be sent."""
@@ -114,7 +129,7 @@ class Supervisor:
             self._cancel_timer(child)
             self._spawn(self._launch(child)).add_done_callback(lambda task: self._launch_over(child, task))
         elif action is Action.REFRESH_CREDENTIALS:
-            log.info("The user endpoint is there already; its credentials are refreshed", extra=child.fields)
+            log.debug("The user endpoint is there already; its credentials are refreshed", extra=child.fields)
             child.credentials.write(child.request.amqp_creds)
         elif action is Action.SET_TIMER:
             self._cancel_timer(child)
@@ -171,30 +186,35 @@ class Supervisor:
             self._happens(child, Event.LAUNCH_FAILED)
             return
         child.running = running
-        log.info("The user endpoint has started (PID %d)", running.process.pid, extra=child.fields)
+        requester = child.request.requester.username
+        log.info("Started a user endpoint for %s (PID %d)", requester, running.process.pid, extra=child.fields)
         self._happens(child, Event.LAUNCHED)
         status = await running.process.wait()
         if child.state is State.GONE:  # it could not even be killed, and was given up
             return
         child.failure = _report_end(child, running, status)
+        if status != 0:
+            # It could not clean up: what it has started in its session would stay for ever.
+            _signal_group(running, signal.SIGTERM)
         self._happens(child, Event.ENDED_WELL if status == 0 else Event.ENDED_BADLY)
 
 
-async def _tell(recipient: Recipient, failure: Failure) -> None:
-    await send_notice(recipient, failure)
-
-
 def _signal(child: Child, number: signal.Signals, *, group: bool = False) -> None:
-    """Signal the child's process, or it and what it has started (it leads a session of its own)."""
+    """Signal the child's process, or it and what it has started."""
     if child.running is None:
         return
-    pid = child.running.process.pid
-    with contextlib.suppress(ProcessLookupError):
-        if group:
-            os.killpg(pid, number)
-        else:
+    log.info("Sending %s to the user endpoint (PID %d)", number.name, child.running.process.pid, extra=child.fields)
+    if group:
+        _signal_group(child.running, number)
+    else:
+        with contextlib.suppress(ProcessLookupError):
             child.running.process.send_signal(number)
-    log.info("Sent %s to the user endpoint (PID %d)", number.name, pid, extra=child.fields)
+
+
+def _signal_group(running: Running, number: signal.Signals) -> None:
+    """Signal the process group that a user endpoint leads, if anything of it is left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(running.process.pid, number)
 
 
 def _report_end(child: Child, running: Running, status: int) -> Failure | None:
@@ -207,7 +227,7 @@ def _report_end(child: Child, running: Running, status: int) -> Failure | None:
     failure = Failure(
         stage=Stage.EXEC,
         code="USER_ENDPOINT_ENDED",
-        reason=f"The user endpoint's process could not start: it ended with {meaning}",
+        reason=f"The user endpoint's process ended with {meaning}",
         mender=Mender.ADMIN,
         detail=running.log_tail(),
     )
