@@ -7,16 +7,19 @@ unanswered when the thread that reads results ends. Here each of these becomes o
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import zmq
 from parsl.executors import HighThroughputExecutor
+from parsl.executors.high_throughput.errors import CommandClientBadError, CommandClientTimeoutError
 from parsl.jobs.states import JobState, JobStatus
 
 from endpoint.errors import EngineFailure
 
 COMMAND_TIMEOUT = 20.0  # seconds until an interchange that doesn't answer counts as dead
+LOOK_UP_MS = 200
 
 
 class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
@@ -37,17 +40,38 @@ class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
         self.when_bad(failure)
 
     def connected_managers(self) -> list[dict[str, Any]]:
-        managers: list[dict[str, Any]] = self.command_client.run("MANAGERS", timeout_s=COMMAND_TIMEOUT)
+        managers: list[dict[str, Any]] = self._ask("MANAGERS")
         return managers
 
     def connected_managers_packages(self) -> dict[str, dict[str, str]]:
-        packages: dict[str, dict[str, str]]
-        packages = self.command_client.run("MANAGERS_PACKAGES", timeout_s=COMMAND_TIMEOUT)
+        packages: dict[str, dict[str, str]] = self._ask("MANAGERS_PACKAGES")
         return packages
 
     def connected_blocks(self) -> list[str]:
-        blocks: list[str] = self.command_client.run("CONNECTED_BLOCKS", timeout_s=COMMAND_TIMEOUT)
+        blocks: list[str] = self._ask("CONNECTED_BLOCKS")
         return blocks
+
+    def _hold_manager(self, manager_id: str) -> None:
+        self._ask(["HOLD_MANAGER", manager_id])
+
+    def _ask(self, command: object) -> Any:
+        """The interchange's answer. Raises CommandClientTimeoutError, then CommandClientBadError ever after."""
+        client = self.command_client
+        with client._lock:
+            if not client.ok:
+                raise CommandClientBadError
+            self._await(client, zmq.POLLOUT)
+            client.zmq_socket.send_pyobj(command)
+            self._await(client, zmq.POLLIN)
+            return client.zmq_socket.recv_pyobj()
+
+    def _await(self, client: Any, event: int) -> None:
+        """Wait for a socket that may be closed soon: only its user's thread may touch it, so look up now and then."""
+        deadline = time.monotonic() + COMMAND_TIMEOUT
+        while not client.zmq_socket.poll(LOOK_UP_MS, event):
+            if self.ending or self.bad_state_is_set or time.monotonic() > deadline:
+                client.ok = False
+                raise CommandClientTimeoutError
 
     def handle_errors(self, status: dict[str, JobStatus]) -> None:
         """Give up when no block ever got its workers going, as Parsl does; one that worked may end and be replaced.

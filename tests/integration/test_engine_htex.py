@@ -14,7 +14,6 @@ from typing import Any
 import psutil
 import pytest
 
-from endpoint.engines.base import Engine
 from endpoint.engines.build import build_engine
 from endpoint.errors import ConfigError, EndpointError, EngineFailure, TaskLost, TaskRefused
 from tests.support.engine_tasks import die, double, linger, source_task, value_of, where
@@ -30,12 +29,16 @@ class Running:
     def __init__(self, block: dict[str, Any], run_dir: Path) -> None:
         self.failures: queue.SimpleQueue[EndpointError] = queue.SimpleQueue()
         self.run_dir = run_dir
-        self.engine: Engine = build_engine({**LOCAL, **block})
+        self.engine = build_engine({**LOCAL, **block})
         self.engine.start(endpoint_id=str(uuid.uuid4()), run_dir=run_dir, on_failure=self.failures.put)
 
+    @property
+    def interchange(self) -> int:
+        return self.engine._executor.interchange_proc.pid
+
     def processes(self) -> list[psutil.Process]:
-        """By the run directory on their command lines, as the pool is nobody's child."""
-        found = psutil.Process().children(recursive=True)
+        """The interchange; and by the run directory on their command lines, the blocks, which are nobody's children."""
+        found = [psutil.Process(self.interchange)] if psutil.pid_exists(self.interchange) else []
         for process in psutil.process_iter():
             try:
                 if str(self.run_dir) in " ".join(process.cmdline()):
@@ -58,58 +61,41 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         running.engine.shutdown()
 
 
-def test_blocks_of_workers_run_tasks_small_and_big_and_leave_no_process(start, tmp_path):
-    running = start(max_workers_per_node=2, working_dir="work", run_in_sandbox=True)
-    engine = running.engine
-    assert engine.capacity == 2
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One engine for the tests that leave it able to work."""
+    block = {"heartbeat_threshold": 5, "working_dir": "work", "run_in_sandbox": True}
+    running = Running(block, tmp_path_factory.mktemp("shared"))
+    yield running
+    running.engine.shutdown()
 
+
+def test_blocks_of_workers_run_tasks_small_and_big(shared):
+    engine = shared.engine
     task = where()
+
     _, directory, sandbox = value_of(engine.submit(task).result(FIRST_RESULT))
     futures = [engine.submit(double(str(number))) for number in range(300)]
     big = "0123456789" * 100_000
     futures.append(engine.submit(double(big)))
 
-    assert directory == sandbox == str(tmp_path / "work" / task.task_id)
+    assert directory == sandbox == str(shared.run_dir / "work" / task.task_id)
     assert [value_of(future.result(30)) for future in futures] == [str(n) * 2 for n in range(300)] + [big * 2]
     status = json.loads(json.dumps(engine.status(), allow_nan=False))
-    assert (status["outstanding_tasks"], status["total_tasks"]) == (0, 302)
+    assert (status["outstanding_tasks"], engine.capacity) == (0, 1)
     assert (status["engine_type"], status["provider_type"]) == ("GlobusComputeEngine", "LocalProvider")
 
-    future = engine.submit(linger(str(tmp_path / "note")))
-    wait_for(tmp_path / "note")
-    worker, child = json.loads((tmp_path / "note").read_text())
-    processes = {*running.processes(), psutil.Process(worker), psutil.Process(child)}
-    assert len(processes) >= 5
-    engine.shutdown()
-    assert future.cancelled()
-    assert psutil.wait_procs(list(processes), 5)[1] == []
-    assert running.processes() == []
-    assert running.failures.empty()
 
+def test_a_worker_that_dies_loses_its_task_and_is_replaced(shared):
+    lost = shared.engine.submit(die("kill"))
 
-def test_a_worker_that_dies_loses_its_task_and_is_replaced(start, tmp_path):
-    engine = start(max_retries_on_system_failure=1).engine
-    twice = """
-def twice(note):
-    import os
-    with open(note, "a") as file:
-        file.write("x")
-    if open(note).read() == "x":
-        os._exit(1)
-    return "second time"
-"""
-    again = engine.submit(source_task("twice", twice, str(tmp_path / "note")))
-    lost = engine.submit(die("kill"))
-
-    assert value_of(again.result(FIRST_RESULT)) == "second time"
     with pytest.raises(TaskLost, match="worker"):
         lost.result(FIRST_RESULT)
-    assert value_of(engine.submit(double("x")).result(FIRST_RESULT)) == "xx"
+    assert value_of(shared.engine.submit(double("x")).result(FIRST_RESULT)) == "xx"
 
 
-def test_a_pool_that_is_killed_loses_its_task_and_another_block_takes_over(start, tmp_path):
-    running = start(heartbeat_threshold=3, provider={"type": "LocalProvider", "max_blocks": 1})
-    lost = running.engine.submit(linger(str(tmp_path / "note")))
+def test_a_pool_that_is_killed_loses_its_task_and_another_block_takes_over(shared, tmp_path):
+    lost = shared.engine.submit(linger(str(tmp_path / "note")))
     wait_for(tmp_path / "note")
     worker, child = (psutil.Process(pid) for pid in json.loads((tmp_path / "note").read_text()))
 
@@ -117,10 +103,20 @@ def test_a_pool_that_is_killed_loses_its_task_and_another_block_takes_over(start
 
     with pytest.raises(TaskLost, match="worker was lost"):
         lost.result(FIRST_RESULT)
-    assert value_of(running.engine.submit(double("x")).result(FIRST_RESULT)) == "xx"
-    assert running.failures.empty()
-    running.engine.shutdown()
+    assert value_of(shared.engine.submit(double("x")).result(FIRST_RESULT)) == "xx"
     assert psutil.wait_procs([worker, child], 5)[1] == []
+    assert shared.failures.empty()
+
+
+def test_a_resource_specification_may_only_have_a_priority(shared):
+    first, second = double("x"), double("x")
+    first.resource_specification["priority"] = 1
+    second.resource_specification["num_nodes"] = 2
+
+    assert value_of(shared.engine.submit(first).result(FIRST_RESULT)) == "xx"
+    with pytest.raises(TaskRefused, match="num_nodes"):
+        shared.engine.submit(second)
+    assert shared.engine.status()["outstanding_tasks"] == 0
 
 
 def test_an_address_that_nobody_knows_is_a_config_error():
@@ -128,17 +124,7 @@ def test_an_address_that_nobody_knows_is_a_config_error():
         build_engine({**LOCAL, "address": "no.such.host.invalid"})
 
 
-def test_a_resource_specification_may_only_have_a_priority(start):
-    engine = start(provider={"type": "LocalProvider", "init_blocks": 0}).engine
-    task = double("x")
-    task.resource_specification["num_nodes"] = 2
-
-    with pytest.raises(TaskRefused, match="num_nodes"):
-        engine.submit(task)
-    assert engine.status()["outstanding_tasks"] == 0
-
-
-def test_a_task_gets_the_first_block_and_a_worker_init_may_choose_the_environment(start, tmp_path):
+def test_a_task_gets_a_block_in_the_environment_of_worker_init_and_shutdown_leaves_no_process(start, tmp_path):
     """The stand-in on PATH is what another environment's installation would be."""
     program = tmp_path / "bin" / "globus-compute-endpoint"
     program.parent.mkdir()
@@ -156,9 +142,16 @@ def test_a_task_gets_the_first_block_and_a_worker_init_may_choose_the_environmen
 
     chosen = "def chosen():\n    import os\n    return os.environ.get('CHOSEN')\n"
     assert value_of(running.engine.submit(source_task("chosen", chosen)).result(FIRST_RESULT)) == "yes"
-    processes = running.processes()
+
+    future = running.engine.submit(linger(str(tmp_path / "note")))
+    wait_for(tmp_path / "note")
+    worker, child = json.loads((tmp_path / "note").read_text())
+    processes = {*running.processes(), psutil.Process(worker), psutil.Process(child)}
+    assert len(processes) >= 5
     running.engine.shutdown()
-    assert psutil.wait_procs(processes, 5)[1] == []
+    assert future.cancelled()
+    assert psutil.wait_procs(list(processes), 5)[1] == []
+    assert running.processes() == []
 
 
 def test_blocks_that_can_not_start_answer_every_task_and_the_endpoint_hears_why(start):
@@ -173,13 +166,11 @@ def test_blocks_that_can_not_start_answer_every_task_and_the_endpoint_hears_why(
     assert isinstance(running.engine.submit(double("x")).exception(5), EngineFailure)
 
 
-def test_an_interchange_that_dies_answers_every_task_and_the_endpoint_hears_of_it(start, tmp_path):
-    running = start()
-    future = running.engine.submit(linger(str(tmp_path / "note")))
-    wait_for(tmp_path / "note")
+def test_an_interchange_that_dies_answers_every_task_and_the_endpoint_hears_of_it(start):
+    running = start(provider={"type": "LocalProvider", "init_blocks": 0})
+    future = running.engine.submit(double("x"))
 
-    (interchange,) = psutil.Process().children()
-    interchange.kill()
+    psutil.Process(running.interchange).kill()
 
     assert isinstance(future.exception(10), EngineFailure)
     assert "interchange" in str(running.failures.get(timeout=5))
