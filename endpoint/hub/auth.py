@@ -1,7 +1,4 @@
-"""The authorization service: tokens for client identities, and who somebody is.
-
-Error answers have `error` beside our usual fields, since OAuth clients look for it.
-"""
+"""The authorization service: tokens for client identities, and who somebody is."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import time
 import uuid
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -144,7 +144,8 @@ async def show_all(request: Request) -> Response:
     if role == "owner":
         query = query.where(Endpoint.owner_id == caller.id)
     else:
-        administered = Endpoint.admins.as_string().contains(caller.id)
+        admins = func.json_each(Endpoint.admins).table_valued("value")
+        administered = select(admins.c.value).where(admins.c.value == caller.id).exists()
         query = query.where(or_(Endpoint.owner_id == caller.id, Endpoint.public, administered))
     async with hub_of(request).store.reading() as session:
         return JSONResponse([_summary(endpoint) for endpoint in await session.scalars(query)])

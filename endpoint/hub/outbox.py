@@ -19,6 +19,7 @@ from endpoint.hub.store import Store
 log = logging.getLogger(__name__)
 
 REPLAY_AT_ONCE = 100
+CLOSE_WAIT_S = 2.0
 
 
 class Outbox:
@@ -61,9 +62,11 @@ class Outbox:
             await self._send(tasks)
 
     async def close(self) -> None:
-        """Wait for what is under way; the link is closed by now, so that nothing takes long."""
+        """End what is under way. The link is closed by now: what it had not confirmed has failed, and stays stored."""
         if self._behind:
-            await asyncio.wait(self._behind)
+            _, late = await asyncio.wait(self._behind, timeout=CLOSE_WAIT_S)
+            for work in late:
+                work.cancel()
 
     async def _send(self, tasks: Sequence[Outgoing]) -> None:
         confirmed = [

@@ -38,7 +38,10 @@ def hub_of(request: Request) -> Hub:
 def error_answer(
     failure: Failure, status: int, *, shown: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """A failure as clients of the service read it: `code`, `reason`; `message` is what globus-sdk shows."""
+    """A failure as clients of the service read it: `code` and `reason`.
+
+    `message` is what globus-sdk shows, `error` what OAuth clients look for.
+    """
     shown = shown or failure.for_user()
     plain = failure.to_dict()
     plain.pop("detail")
@@ -46,6 +49,7 @@ def error_answer(
         {
             "status": "Failed",
             "code": failure.code,
+            "error": failure.code.lower(),
             "reason": shown,
             "message": shown,
             "error_args": [],

@@ -106,7 +106,8 @@ class Hub:
         beat = self.presence.note(report.endpoint_id, report.global_state)
         self.starts.note(report.endpoint_id, beat)
         if beat.error is not None:
-            log.warning("Endpoint %s failed: %s", sender, beat.error, extra={"endpoint": sender})
+            text = " ".join(beat.error.split())[:2000]  # theirs: no line of it may look like one of ours
+            log.warning("Endpoint %s failed: %s", sender, text, extra={"endpoint": sender})
 
     async def _keep_heartbeats(self, deliveries: list[Delivery]) -> None:
         await self.presence.save()
