@@ -34,7 +34,7 @@ from endpoint.wire.results import error_result
 log = logging.getLogger(__name__)
 
 SMALLEST_HEARTBEAT_S = 5.0
-PREFETCH_MARGIN = 4
+PREFETCH_MARGIN = 16
 LARGEST_PREFETCH = 65_535
 REPUBLISH_S = 2.0  # how long a result waits that the broker could not keep
 DRAIN_S = 5.0  # how long tasks that run may go on after a polite stop; a manager kills after 10
