@@ -138,7 +138,7 @@ def _members(strategy: Strategy, body: str, what: str) -> list[str]:
     if strategy.name == "CombinedCode":
         found = list(_COMBINED_PART.finditer(body))[:_MOST_MEMBERS]
         ends = [one.start() for one in found[1:]] + [len(body)]
-        return [one[1] + body[one.end() : end] for one, end in zip(found, ends, strict=True)]
+        return [one[1] + body[one.end() : end] for one, end in zip(found, ends, strict=False)]
     try:
         return unpack(body, at_most=_MOST_MEMBERS)
     except ValueError as error:

@@ -97,7 +97,7 @@ def _source_by_inspect(function: Any) -> tuple[str, str]:
 
 
 def _from_source(name: str, source: str) -> Any:
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"__name__": "__main__"}  # else classes that the function makes have no module
     exec(compile(source, f"<source of {name}>", "exec", dont_inherit=True), names)
     return names[name]
 
