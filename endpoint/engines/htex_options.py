@@ -132,5 +132,6 @@ def _executor(rest: dict[str, Any], provider: Any, *, local: bool, own_network: 
     if len(addresses) > 1:
         executor.address = None
     executor.all_addresses = list(addresses)
+    executor.local = local
     executor._check_python_mismatch = False  # workers may run in another Python
     return executor

@@ -20,6 +20,7 @@ from endpoint.errors import EngineFailure
 
 COMMAND_TIMEOUT = 20.0  # seconds until an interchange that doesn't answer counts as dead
 LOOK_UP_MS = 200
+LOCAL_POLLING = 1.0
 
 
 class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
@@ -27,6 +28,13 @@ class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
 
     when_bad: Callable[[EngineFailure], None]
     ending = False
+    local = False
+
+    @property
+    def status_polling_interval(self) -> float:
+        """Seconds between looks at the jobs; on this machine that costs nothing, and a failing block shows sooner."""
+        interval: float = super().status_polling_interval
+        return min(interval, LOCAL_POLLING) if self.local else interval
 
     def set_bad_state_and_fail_all(self, exception: Exception) -> None:
         """Also called by Parsl, when blocks fail and by the interchange."""
