@@ -16,6 +16,7 @@ import click
 
 from endpoint.errors import ConfigError, Stage, UsageError
 
+PROGRAM_NAMES = ("globus-compute-endpoint", "gce")
 ENDPOINT_DIR_VARIABLE = "GLOBUS_COMPUTE_ENDPOINT_DIR"
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from endpoint.cli.common import Settings
+from endpoint.cli.common import PROGRAM_NAMES, Settings
 from endpoint.errors import EndpointError, ExitStatus, Failure, Mender, Stage
 
 
@@ -72,8 +72,12 @@ def start_detached(settings: Settings, endpoint_dir: Path, endpoint_uuid: str | 
         process = _spawn(_command(settings, endpoint_dir, endpoint_uuid, writer), logfile, writer)
     finally:
         os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        line = pipe.readline()
+    try:
+        with os.fdopen(reader, "rb") as pipe:
+            line = pipe.readline()
+    except KeyboardInterrupt:
+        process.terminate()
+        raise
     if not line:
         status = process.wait()
         raise DetachFailure(
@@ -88,13 +92,19 @@ def start_detached(settings: Settings, endpoint_dir: Path, endpoint_uuid: str | 
 
 
 def _command(settings: Settings, endpoint_dir: Path, endpoint_uuid: str | None, writer: int) -> list[str]:
-    command = [sys.executable, "-m", "endpoint.cli.main", "--config-dir", str(settings.compute_dir)]
+    command = [sys.executable, *_this_program(), "--config-dir", str(settings.compute_dir)]
     command += ["start", endpoint_dir.name, "--ready-fd", str(writer)]
     if settings.debug:
         command.append("--debug")
     if endpoint_uuid:
         command += ["--endpoint-uuid", endpoint_uuid]
     return command
+
+
+def _this_program() -> list[str]:
+    """By the script where there is one: with `-m`, modules in the working directory would come before ours."""
+    script = Path(sys.argv[0]).absolute()
+    return [str(script)] if script.name in PROGRAM_NAMES and script.is_file() else ["-m", "endpoint.cli.main"]
 
 
 def _spawn(command: list[str], logfile: Path, writer: int) -> subprocess.Popen[bytes]:
@@ -110,6 +120,7 @@ def _spawn(command: list[str], logfile: Path, writer: int) -> subprocess.Popen[b
             stdout=log,
             stderr=log,
             pass_fds=(writer,),
+            cwd=logfile.parent,
             start_new_session=True,
         )
     finally:

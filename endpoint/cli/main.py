@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from endpoint.cli.common import Settings, common_options, config_dir_option, echo_json
+from endpoint.cli.common import PROGRAM_NAMES, Settings, common_options, config_dir_option, echo_json
 from endpoint.errors import EndpointError, ExitStatus, Failure, Mender, Stage
 
 log = logging.getLogger("endpoint.cli.main")  # also where this file is run by its name
@@ -141,7 +141,7 @@ def _bug(error: Exception, where: str) -> Failure:
 
 def _program_name() -> str:
     name: Any = sys.argv[0].rsplit("/", 1)[-1] if sys.argv else ""
-    return name if name in ("globus-compute-endpoint", "gce") else "globus-compute-endpoint"
+    return name if name in PROGRAM_NAMES else PROGRAM_NAMES[0]
 
 
 if __name__ == "__main__":

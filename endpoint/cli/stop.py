@@ -80,6 +80,8 @@ def stop_here(endpoint_dir: Path, *, force: bool = False, timeout: float = PATIE
         _end(process, name, force=force, timeout=timeout)
     finally:
         os.close(process)
+    if read_lease(path).state == "stale":  # it was killed, by us or by somebody else
+        Lease.take(path).release()
     click.echo(f"The endpoint {name} has stopped.", err=True)
     return True
 
