@@ -48,7 +48,7 @@ class ComputeService:
     """
 
     def __init__(self, app: globus_sdk.GlobusApp, *, environment: str | None = None, local: bool = False) -> None:
-        on_this_machine = local or environment == "local"
+        on_this_machine = local or (environment or os.environ.get("GLOBUS_SDK_ENVIRONMENT")) == "local"
         settings: dict[str, Any] = {
             "base_url": os.environ.get(URL_VARIABLE) or (LOCAL_URL if on_this_machine else None),
             "environment": None if environment == "local" else environment,
