@@ -29,6 +29,7 @@ EXECUTOR_OPTIONS = (
     "heartbeat_period",
     "heartbeat_threshold",
     "interchange_port_range",
+    "launch_cmd",
     "loopback_address",
     "max_workers_per_node",
     "mem_per_worker",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 
@@ -10,6 +9,7 @@ from endpoint.engines.lifeline import Lifeline
 from endpoint.errors import ConfigError
 
 INTERCHANGE = "parsl.executors.high_throughput.interchange"
+PARSL_SCRIPT = "process_worker_pool.py"
 WORKER_POOL = "parsl.executors.high_throughput.process_worker_pool"
 OURS = "globus-compute-endpoint"
 RUNNER = "endpoint.engines.python_exec"
@@ -25,13 +25,16 @@ def interchange_command(lifeline: Lifeline) -> list[str]:
 
 
 def pool_command(template: str, *, lifeline: Lifeline | None, own_environment: bool) -> str:
-    """The shell command of a worker pool; `template` is Parsl's, whose first word is the program.
+    """The shell command of a worker pool.
 
+    template: Parsl's, whose first word is its script; an administrator's own command is left as it is.
     lifeline: where the pool runs on this machine.
     own_environment: whether it runs in this Python's environment; else whatever `worker_init` has put on PATH goes
     first, and this installation's Python is for when nothing is there (the same path on a shared file system).
     """
-    arguments = " ".join(re.sub(r"^process_worker_pool\.py\b", "", template).split())
+    arguments = _pool_arguments(template)
+    if arguments is None:
+        return template
     python = shlex.quote(sys.executable)
     tie = f"{shlex.join(lifeline.arguments)} --guard" if lifeline else ""
     if own_environment:
@@ -61,5 +64,11 @@ def container_command(command: str, *, kind: str, uri: str | None, options: str 
 
 def pool_command_in_container(template: str) -> str:
     """The worker pool's command as a container's image knows it."""
-    arguments = " ".join(re.sub(r"^process_worker_pool\.py\b", "", template).split())
-    return f"{OURS} python-exec {WORKER_POOL} {arguments}"
+    arguments = _pool_arguments(template)
+    return template if arguments is None else f"{OURS} python-exec {WORKER_POOL} {arguments}"
+
+
+def _pool_arguments(template: str) -> str | None:
+    """What stands behind the name of Parsl's script; None where the administrator wrote a command of their own."""
+    script, _, arguments = template.strip().partition(" ")
+    return " ".join(arguments.split()) if script == PARSL_SCRIPT else None

@@ -45,7 +45,8 @@ LAUNCHERS = dict.fromkeys(
     "parsl.launchers.launchers",
 )
 ADDRESSES = dict.fromkeys(
-    ("address_by_interface", "address_by_hostname", "address_by_route", "address_by_query"), "parsl.addresses"
+    ("address_by_interface", "address_by_hostname", "address_by_route", "address_by_query", "get_any_address"),
+    "parsl.addresses",
 )
 SELECTORS = dict.fromkeys(
     ("RandomManagerSelector", "BlockIdManagerSelector"), "parsl.executors.high_throughput.manager_selector"
@@ -72,6 +73,8 @@ def build_provider(block: Mapping[str, Any] | None) -> Any:
     arguments = dict(block or {"type": "LocalProvider"})
     if isinstance(launcher := arguments.get("launcher"), Mapping):
         arguments["launcher"] = build_part("launcher", LAUNCHERS, launcher)
+    if isinstance(volumes := arguments.get("persistent_volumes"), list):
+        arguments["persistent_volumes"] = [tuple(volume) for volume in volumes]  # YAML has lists only
     return build_part("provider", PROVIDERS, arguments)
 
 

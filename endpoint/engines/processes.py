@@ -23,7 +23,7 @@ from endpoint.engines.base import CommonOptions, EngineTask, FailureCallback
 from endpoint.engines.lifeline import Lifeline
 from endpoint.engines.pools import PoolEngine
 from endpoint.engines.slots import Slot
-from endpoint.errors import EngineFailure, TaskLost
+from endpoint.errors import ConfigError, EngineFailure, TaskLost
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +31,19 @@ TERM_PATIENCE = 2.0  # seconds between asking a process to end and making it
 
 
 class ProcessPoolEngine(PoolEngine):
-    """Options: `max_workers` (the cores of this machine), `label`."""
+    """Options: `max_workers` (the cores of this machine), `label`, `max_tasks_per_child` (no limit)."""
 
-    def __init__(self, options: CommonOptions, *, max_workers: int | None = None, label: str | None = None) -> None:
+    def __init__(
+        self,
+        options: CommonOptions,
+        *,
+        max_workers: int | None = None,
+        label: str | None = None,
+        max_tasks_per_child: int | None = None,
+    ) -> None:
+        if max_tasks_per_child is not None and max_tasks_per_child < 1:
+            raise ConfigError(f"The engine's max_tasks_per_child is {max_tasks_per_child}; it has to be 1 or more.")
+        self.max_tasks_per_child = max_tasks_per_child
         super().__init__(options, label, len(os.sched_getaffinity(0)) if max_workers is None else max_workers)
         self._lifeline: Lifeline | None = None
 
@@ -95,7 +105,8 @@ class _ProcessSlot:
         with self._lock:
             if self._closed:
                 raise TaskLost("The endpoint stopped before the task ran")
-            if self._worker is not None and self._worker.ended:
+            most = self._engine.max_tasks_per_child
+            if self._worker is not None and (self._worker.ended or self._worker.tasks == most):
                 self._worker.end(0)
                 self._worker.release()
                 self._worker = None
@@ -123,6 +134,7 @@ class _Worker:
             except OSError as error:
                 raise EngineFailure(f"The engine can't start a worker process: {error.strerror}") from error
             self._connection = Connection(ours.detach())
+        self.tasks = 0
         self._ready = False
         # The end of the socket may come late: a process that the task forked holds it open, too.
         self._watched: list[Any] = [self._connection]
@@ -150,6 +162,7 @@ class _Worker:
 
     def run(self, options: bytes, body: bytes) -> bytes:
         """Raises EOFError or OSError when the process ends before it answers."""
+        self.tasks += 1
         self._connection.send_bytes(options)
         self._connection.send_bytes(body)
         return self._receive()

@@ -162,6 +162,14 @@ def once(note):
     assert isinstance(never.exception(30), TaskLost)
 
 
+def test_a_process_is_replaced_after_as_many_tasks_as_configured(engine):
+    running = engine(type="ProcessPoolEngine", max_workers=1, max_tasks_per_child=2)
+
+    pids = [value_of(running.submit(where()).result(30))[0] for _ in range(4)]
+
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
 def test_shutdown_ends_processes_in_the_midst_of_a_task_and_their_children(engine, tmp_path):
     running = engine(type="ProcessPoolEngine", max_workers=2)
     future = running.submit(linger(str(tmp_path / "note")))

@@ -85,6 +85,7 @@ def test_capacity_is_what_all_blocks_could_run_within_bounds(block, capacity):
         ({"type": ["ThreadPoolEngine"]}, "no engine type"),
         ({"type": "ThreadPoolEngine", "max_workers": 0}, "max_workers is 0"),
         ({"type": "ThreadPoolEngine", "provider": {}}, "provider"),
+        ({"type": "ProcessPoolEngine", "max_tasks_per_child": 0}, "max_tasks_per_child is 0"),
         ({"type": "ProcessPoolEngine", "max_workers": "many"}, "ProcessPoolEngine"),
         ({"max_retries_on_system_failure": -1}, "max_retries_on_system_failure"),
         ({"max_workers": 3}, "no option max_workers"),

@@ -41,6 +41,13 @@ def test_a_pool_elsewhere_runs_with_the_command_on_path():
     assert command.endswith(f"{POOL} {ARGUMENTS}")
 
 
+def test_an_administrators_own_command_is_left_as_it_is():
+    own = "/opt/wrap process_worker_pool.py {debug}  -a {addresses}"
+
+    assert pool_command(own, lifeline=Line(), own_environment=True) == own
+    assert pool_command_in_container(own) == own
+
+
 def test_a_pool_that_worker_init_chooses_is_tied_by_our_python():
     command = pool_command(TEMPLATE, lifeline=Line(), own_environment=False)
 
