@@ -161,7 +161,7 @@ def globus_app(environment: str | None, compute_dir: Path) -> globus_sdk.GlobusA
         "token_storage": _token_storage(compute_dir, storage_namespace(environment, credentials)),
     }
     client: dict[str, Any] = {
-        "app_name": f"Compute endpoint on {os.uname().nodename}",
+        "app_name": "Compute endpoint",
         "transport": RequestsTransport(http_timeout=TIMEOUT_S),
         "retry_config": RetryConfig(max_retries=RETRIES),
     }
@@ -176,10 +176,16 @@ def globus_app(environment: str | None, compute_dir: Path) -> globus_sdk.GlobusA
             scope_requirements=scopes,
             config=globus_sdk.GlobusAppConfig(**config),
         )
-    config |= {"login_flow_manager": _TerminalLogin, "token_validation_error_handler": _log_in_or_refuse}
+    native = globus_sdk.NativeAppAuthClient(NATIVE_CLIENT_ID, **client)
+    config |= {
+        "login_flow_manager": _TerminalLogin,
+        "token_validation_error_handler": _log_in_or_refuse,
+        # The library's own joins wrongly where the service's address was given without a slash at its end.
+        "login_redirect_uri": native.base_url.rstrip("/") + "/v2/web/auth-code",
+    }
     return globus_sdk.UserApp(
         client["app_name"],
-        login_client=globus_sdk.NativeAppAuthClient(NATIVE_CLIENT_ID, **client),
+        login_client=native,
         scope_requirements=scopes,
         config=globus_sdk.GlobusAppConfig(**config),
     )

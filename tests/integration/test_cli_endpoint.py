@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import select
 import signal
+import socket
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import psutil
 import pytest
@@ -155,6 +157,22 @@ def test_start_of_an_endpoint_for_several_users_is_refused(site: Site) -> None:
     assert "maps users" in site.run("start", "many", status=ExitStatus.BAD_CONFIG).stderr
 
 
+def test_ctrl_c_while_the_service_keeps_silent_ends_quietly(site: Site) -> None:
+    directory = site.configure("one")
+    site.environment.pop("http_proxy")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        site.environment |= {f"GLOBUS_SDK_SERVICE_URL_{name}": url for name in ("AUTH", "COMPUTE")}
+        process = site.start("one")
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+    assert process.returncode == ExitStatus.INTERRUPTED
+    assert err.strip() == "Registering the endpoint one ..."
+    assert not (directory / "daemon.pid").exists()
+
+
 def test_start_with_wrong_credentials_says_so(site: Site) -> None:
     site.configure("one")
     site.environment["GLOBUS_COMPUTE_CLIENT_SECRET"] = "wrong"
@@ -230,6 +248,17 @@ def test_client_identity_logs_in_is_known_and_logs_out(site: Site) -> None:
     assert site.json("whoami", "--linked-identities")[0] == shown
     assert (site.directory / "storage.db").stat().st_mode & 0o777 == 0o600
     site.run("logout")
+
+
+def test_login_of_a_person_shows_where_and_needs_the_code(site: Site, hub: RunningHub) -> None:
+    for name in ("GLOBUS_COMPUTE_CLIENT_ID", "GLOBUS_COMPUTE_CLIENT_SECRET"):
+        site.environment.pop(name)
+    said = site.run("login", status=ExitStatus.FAILED).stderr
+    address = next(line for line in said.splitlines() if line.startswith("http"))
+    asked = parse_qs(urlsplit(address).query)
+    assert asked["redirect_uri"] == [f"{hub.url.rstrip('/')}/v2/web/auth-code"]
+    assert asked["access_type"] == ["offline"]
+    assert "openid" in asked["scope"][0].split()
 
 
 def test_credential_file_serves_as_the_login(site: Site, tmp_path: Path) -> None:
