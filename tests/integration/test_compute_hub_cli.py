@@ -140,6 +140,21 @@ def test_ctrl_c_is_a_clean_end(broker, tmp_path):
     hub.stop()
 
 
+def test_a_hub_that_is_stopped_while_its_broker_starts_ends_cleanly(tmp_path):
+    command = [sys.executable, "-m", "endpoint.cli.hub", "serve", "--embedded", str(tmp_path), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as hub:
+        assert hub.stdout is not None
+        assert hub.stdout.readline().startswith("Starting RabbitMQ")
+        deadline = time.monotonic() + 10
+        while not (children := psutil.Process(hub.pid).children()) and time.monotonic() < deadline:
+            pass
+        hub.terminate()
+        _, errors = hub.communicate(timeout=30)
+    assert (hub.returncode, errors) == (0, "")
+    assert children
+    assert still_running(children) == []
+
+
 def test_an_existing_broker_that_refuses_the_password_is_reported(broker, tmp_path):
     arguments = broker.serve_arguments(tmp_path, vhost="refused")
     (tmp_path / "broker-password").write_text("wrong\n")
