@@ -32,8 +32,8 @@ OURS = {
     "strategy",
     "job_status_kwargs",
 }
-# Defaults that the official endpoint sets over Parsl's.
-OUR_DEFAULTS = {"label", "encrypted", "working_dir"}
+# Defaults that the official endpoint sets over Parsl's, and the heartbeats, which depend on where the blocks run.
+OUR_DEFAULTS = {"label", "encrypted", "working_dir", "heartbeat_period", "heartbeat_threshold"}
 
 
 def _properties(schema: Any, path: str = "") -> Iterator[tuple[str, Any]]:
