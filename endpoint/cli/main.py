@@ -19,6 +19,7 @@ from endpoint.cli.common import PROGRAM_NAMES, Settings, common_options, config_
 from endpoint.errors import EndpointError, ExitStatus, Failure, Mender, Stage
 
 log = logging.getLogger("endpoint.cli.main")  # also where this file is run by its name
+_UNSEEN = logging.NullHandler()
 
 # name: module, attribute
 COMMANDS = {
@@ -78,7 +79,7 @@ def run(args: Sequence[str] | None = None) -> int:
     """Run the command line; every way it can end becomes an exit status here."""
     settings = Settings()
     # Until a command opens a log, what is logged is not for the terminal: the failure itself is shown below.
-    logging.getLogger("endpoint").addHandler(logging.NullHandler())
+    logging.getLogger("endpoint").addHandler(_UNSEEN)
     try:
         outcome = app.main(args=args, prog_name=_program_name(), standalone_mode=False, obj=settings)
         status = outcome if isinstance(outcome, int) else ExitStatus.OK
