@@ -17,9 +17,9 @@ class PeerError(Exception):
 class Peer:
     """A process of the peer environment that answers requests until it is closed."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: Path) -> None:
         self._process = subprocess.Popen(
-            [python, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+            [str(python), str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
         )
 
     def __call__(self, do: str, *arguments: Any) -> Any:

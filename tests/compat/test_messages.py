@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from official_peer import Peer
 
@@ -104,7 +104,7 @@ def test_we_read_a_heartbeat_under_its_alias_as_the_official_reader_does(peer: P
     assert peer("unpack_message", body.decode())["data"]["global_state"] == {"a": 1}
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50)
 @given(data=st.text(), details=st.none() | st.dictionaries(st.text(), st.integers(-(2**53), 2**53) | st.text()))
 def test_any_text_survives_both_ways(peer: Peer, data: str, details: dict[str, Any] | None) -> None:
     message = Result(TASK, data, details)

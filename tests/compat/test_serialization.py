@@ -195,7 +195,7 @@ def test_an_allow_list_that_the_official_package_refuses_we_refuse(peer: Peer, n
 
 
 def test_a_shell_function_of_the_sdk_runs_where_the_sdk_is_installed(
-    peer: Peer, peer_endpoint_python: str, tmp_path: Path
+    peer: Peer, peer_endpoint_python: Path, tmp_path: Path
 ) -> None:
     # Given a worker environment that has the SDK, and of ours nothing but this package on its path
     packed = peer(
@@ -216,7 +216,7 @@ def test_a_shell_function_of_the_sdk_runs_where_the_sdk_is_installed(
 
 
 def test_an_mpi_function_of_the_sdk_starts_with_the_launcher_prefix(
-    peer: Peer, peer_endpoint_python: str, tmp_path: Path
+    peer: Peer, peer_endpoint_python: Path, tmp_path: Path
 ) -> None:
     packed = peer(
         "pack_buffers",
@@ -230,7 +230,7 @@ def test_an_mpi_function_of_the_sdk_starts_with_the_launcher_prefix(
     assert "cmd='$PARSL_MPI_PREFIX echo ranks'" in peer("repr_of", result["data"])
 
 
-def worker_elsewhere(python: str, packed: str, directory: Path) -> dict[str, Any]:
+def worker_elsewhere(python: Path, packed: str, directory: Path) -> dict[str, Any]:
     """Runs a sandboxed task of ours with another environment's Python; returns the result's data."""
     import subprocess
 
@@ -244,7 +244,7 @@ def worker_elsewhere(python: str, packed: str, directory: Path) -> dict[str, Any
     assert endpoint.__file__ is not None
     options = {"task_id": TASK, "endpoint_id": ENDPOINT, "run_dir": str(directory), "sandbox": True}
     done = subprocess.run(
-        [python, "-c", script, json.dumps(options)],
+        [str(python), "-c", script, json.dumps(options)],
         input=task_body(packed),
         stdout=subprocess.PIPE,
         env={"PYTHONPATH": str(Path(endpoint.__file__).parents[1]), "PATH": "/usr/bin:/bin"},

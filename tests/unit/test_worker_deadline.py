@@ -92,12 +92,15 @@ def test_what_ends_in_time_is_left_alone(somewhere: Callable[[Callable[[], None]
 def test_nothing_is_raised_after_the_end_however_close_the_two_are(
     somewhere: Callable[[Callable[[], None]], None],
 ) -> None:
+    def busy(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+
     def once(seconds: float) -> Clock | None:
         try:
             with limit(seconds) as clock:
-                end = time.monotonic() + seconds
-                while time.monotonic() < end:
-                    pass
+                busy(seconds)
             return clock
         except Expired:
             return None

@@ -6,7 +6,7 @@ from typing import Any
 
 import dill
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from endpoint.wire.codec import decode, encode
@@ -167,13 +167,11 @@ TEXTS = ["", "[]", "{}", "[1]", "null", "f:def f(*a, **k): return 1", "f:f = 1",
 VALID = bytes(body_of("def f(*a, **k): return [a, k]", "[1, 2]", '{"c": 3}'))
 
 
-@settings(deadline=None)
 @given(st.binary() | st.binary().map(lambda tail: b"\x01" + tail))
 def test_any_bytes_give_a_result(body: bytes) -> None:
     assert run(body).is_error
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(VALID)), st.integers(0, 4), st.binary(max_size=4)), max_size=3))
 def test_a_damaged_task_gives_a_result(damages: list[tuple[int, int, bytes]]) -> None:
     body = bytearray(VALID)
@@ -182,7 +180,6 @@ def test_a_damaged_task_gives_a_result(damages: list[tuple[int, int, bytes]]) ->
     assert run(bytes(body)).task_statuses
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["10\n", "11\n", "12\n", "13\n", "xx\n", "st\n", ""]), st.sampled_from(TEXTS)),
@@ -194,7 +191,6 @@ def test_any_buffers_give_a_result(buffers: list[tuple[str, str]]) -> None:
     assert run(encode(Task(TASK, packed))).task_statuses
 
 
-@settings(deadline=None)
 @given(st.integers(0, 60), st.sampled_from(["00\n", "01\n", "02\n", "03\n", "04\n"]))
 def test_a_pickle_that_is_cut_off_gives_an_error_result(length: int, identifier: str) -> None:
     damaged = identifier + dump_with("DillDataBase64", ("one", "two" * 20))[3:][:length]
