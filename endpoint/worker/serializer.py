@@ -152,6 +152,8 @@ def _dump(strategy: Strategy, value: Any) -> str:
         raise SerializationError(f"{strategy.name} is only for reading")
     try:
         return strategy.identifier + strategy.dump(value)
+    except ModuleNotFoundError as error:
+        raise SerializationError(f"{strategy.name} needs {error.name} in the worker environment") from error
     except BaseException as error:
         raise SerializationError(f"{strategy.name} can't serialize a {type(value).__name__}: {_said(error)}") from error
 
