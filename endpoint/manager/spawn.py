@@ -107,6 +107,7 @@ def prepare(host: Host, request: StartRequest, user: LocalUser, credentials: Cre
         mapped_identity=user.for_template(),
         environ=environment,
     )
+    log.debug("The configuration of %s:\n%s", request.name, rendered)
     rendered, data = _with_assurance(rendered, host.config.high_assurance)
     directory, logfile = _paths(data.get("paths") or {}, environment, request.name)
     environment |= {ENDPOINT_DIR: str(directory), LOG_PATH: str(logfile)}

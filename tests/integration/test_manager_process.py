@@ -8,12 +8,14 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 import pytest
 
 from endpoint.errors import ExitStatus
 from tests.support.managers import ManagerProcess, Wire, registering
+from tests.support.proxy import Proxy
 from tests.support.web_service import OWNER, Answer, WebService
 
 
@@ -49,8 +51,9 @@ def wait_for_earlier_commands(wire: Wire) -> None:
     refused(wire, wire.start_command(str(uuid.uuid4())) | {"command": "cmd_unknown"})
 
 
-def test_a_manager_is_online_until_it_says_goodbye(manager, wire):
-    manager.process.send_signal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_a_manager_is_online_until_a_signal_and_says_goodbye(manager, wire, number):
+    manager.process.send_signal(number)
 
     assert manager.wait() == ExitStatus.OK
     assert wire.next_state(wire.heartbeats) == {"heartbeat_period": 0}
@@ -111,6 +114,37 @@ def test_a_user_endpoint_that_ends_just_after_a_second_request_is_started_again(
     assert second["event"] == "started"
     assert second["pid"] != first["pid"]
     assert second["credentials"]["renewed"]
+
+
+def test_what_a_killed_user_endpoint_leaves_behind_is_ended(manager, wire, user_endpoint):
+    wire.send(wire.start_command(user_endpoint, user_opts={"mode": "parent"}))
+    seen = wire.state_of(user_endpoint)
+    child = psutil.Process(seen["child"])
+
+    os.kill(seen["pid"], signal.SIGKILL)
+
+    assert "signal 9 (SIGKILL)" in wire.state_of(user_endpoint)["error"]
+    psutil.wait_procs([child], timeout=10)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_manager_whose_connections_are_cut_comes_back_and_its_user_endpoints_stay(wire, tmp_path):
+    ids = [str(uuid.uuid4()) for _ in range(2)]
+    parts = urlsplit(wire.amqp_url)
+    with Proxy(parts.port) as proxy:
+        login = parts.netloc.rpartition("@")[0]
+        url = urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{proxy.port}"))
+        answer = wire.registration(wire.manager_id, heartbeats=wire.heartbeats, url=url)
+        service = WebService(lambda _asked, _body: Answer(200, answer))
+        with service, ManagerProcess(tmp_path, service):
+            wire.send(wire.start_command(ids[0]))
+            pid = wire.state_of(ids[0])["pid"]
+
+            proxy.cut()
+            wire.send(wire.start_command(ids[1]))
+
+            assert wire.state_of(ids[1])["event"] == "started"
+            assert psutil.pid_exists(pid)
 
 
 def test_several_user_endpoints_run_at_once(manager, wire):
@@ -214,6 +248,7 @@ def test_credentials_that_the_broker_refuses_are_renewed_by_registering_again(wi
     ]
 
 
+@pytest.mark.slow
 def test_a_manager_that_the_service_has_locked_out_ends_with_that_status(wire, tmp_path):
     wrong = wire.amqp_url.replace("://", "://nobody-")
     first = wire.registration(wire.manager_id, heartbeats=wire.heartbeats, url=wrong)
@@ -247,6 +282,7 @@ def test_a_registration_that_fails_ends_with_its_status_and_reason(tmp_path, ans
     assert "Traceback" not in manager.output
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_away_at_the_start_ends_with_the_network_status(wire, tmp_path):
     away = wire.registration(wire.manager_id, heartbeats=wire.heartbeats, url="amqp://u:hunter2@127.0.0.1:1/")
     with WebService(lambda _asked, _body: Answer(200, away)) as service, ManagerProcess(tmp_path, service) as manager:

@@ -1,7 +1,8 @@
 """A program to be found on PATH as `globus-compute-endpoint`: it reads a start document and says what it sees.
 
 It speaks through heartbeats on its own queue, like a user endpoint. How it behaves is the `display_name` of its
-configuration: `run`, `stubborn` (ignores SIGTERM) or `exit N`. SIGUSR1: end normally; SIGUSR2: say the credentials.
+configuration: `run`, `stubborn` (ignores SIGTERM), `parent` (of a process that outlives it) or `exit N`.
+SIGUSR1: end normally; SIGUSR2: say the credentials.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from typing import Any
 
@@ -45,6 +47,10 @@ def writable(descriptor: int) -> bool:
     return True
 
 
+def unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
 def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     document = json.loads(sys.stdin.read())
@@ -54,10 +60,12 @@ def main() -> int:
     if mode.startswith("exit"):
         print("the reason, with amqp://user:hunter2@broker/", file=sys.stderr)
         return int(mode.split()[1])
+    child = subprocess.Popen(["sleep", "600"], preexec_fn=unblock_signals).pid if mode == "parent" else None
     descriptors = sorted(int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}"))
     say(
         creds,
         event="started",
+        child=child,
         argv=sys.argv[1:],
         pid=os.getpid(),
         sid=os.getsid(0),
