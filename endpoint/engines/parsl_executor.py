@@ -42,44 +42,10 @@ class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
             return
         failure = exception
         if not isinstance(failure, EngineFailure):
-            failure = EngineFailure("The blocks of workers end before a worker gets ready", detail=str(exception))
+            failure = EngineFailure("The engine's blocks of workers fail to start", detail=str(exception))
         self._executor_exception = failure
         self._executor_bad_state.set()
         self.when_bad(failure)
-
-    def connected_managers(self) -> list[dict[str, Any]]:
-        managers: list[dict[str, Any]] = self._ask("MANAGERS")
-        return managers
-
-    def connected_managers_packages(self) -> dict[str, dict[str, str]]:
-        packages: dict[str, dict[str, str]] = self._ask("MANAGERS_PACKAGES")
-        return packages
-
-    def connected_blocks(self) -> list[str]:
-        blocks: list[str] = self._ask("CONNECTED_BLOCKS")
-        return blocks
-
-    def _hold_manager(self, manager_id: str) -> None:
-        self._ask(["HOLD_MANAGER", manager_id])
-
-    def _ask(self, command: object) -> Any:
-        """The interchange's answer. Raises CommandClientTimeoutError, then CommandClientBadError ever after."""
-        client = self.command_client
-        with client._lock:
-            if not client.ok:
-                raise CommandClientBadError
-            self._await(client, zmq.POLLOUT)
-            client.zmq_socket.send_pyobj(command)
-            self._await(client, zmq.POLLIN)
-            return client.zmq_socket.recv_pyobj()
-
-    def _await(self, client: Any, event: int) -> None:
-        """Wait for a socket that may be closed soon: only its user's thread may touch it, so look up now and then."""
-        deadline = time.monotonic() + COMMAND_TIMEOUT
-        while not client.zmq_socket.poll(LOOK_UP_MS, event):
-            if self.ending or self.bad_state_is_set or time.monotonic() > deadline:
-                client.ok = False
-                raise CommandClientTimeoutError
 
     def handle_errors(self, status: dict[str, JobStatus]) -> None:
         """Give up when no block ever got its workers going, as Parsl does; one that worked may end and be replaced.
@@ -98,12 +64,34 @@ class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
         super().shutdown(timeout)
 
     def _start_local_interchange_process(self) -> None:
+        self.command_client.run = self._ask
         super()._start_local_interchange_process()
         threading.Thread(target=self._watch_interchange, name="watch-interchange", daemon=True).start()
 
     def _watch_interchange(self) -> None:
         status = self.interchange_proc.wait()
         self.set_bad_state_and_fail_all(EngineFailure(f"The engine's interchange ended (status {status})"))
+
+    def _ask(self, command: object, max_retries: int = 0, timeout_s: float | None = None) -> Any:
+        """The interchange's answer. Raises CommandClientTimeoutError, then CommandClientBadError ever after."""
+        client = self.command_client
+        deadline = time.monotonic() + (timeout_s or COMMAND_TIMEOUT)
+        with client._lock:
+            if not client.ok:
+                raise CommandClientBadError
+            self._await(zmq.POLLOUT, deadline)
+            client.zmq_socket.send_pyobj(command)
+            self._await(zmq.POLLIN, deadline)
+            return client.zmq_socket.recv_pyobj()
+
+    def _await(self, event: int, deadline: float) -> None:
+        """Wait for the command socket; only the thread that uses it may touch it, so look up now and then."""
+        client = self.command_client
+        while not client.zmq_socket.poll(LOOK_UP_MS, event):
+            gone = self.ending or self.bad_state_is_set or self.interchange_proc.poll() is not None
+            if gone or time.monotonic() > deadline:
+                client.ok = False
+                raise CommandClientTimeoutError
 
     def _result_queue_worker(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import socket
 import subprocess
 import sys
 import uuid
@@ -174,6 +175,14 @@ def test_an_interchange_that_dies_answers_every_task_and_the_endpoint_hears_of_i
 
     assert isinstance(future.exception(10), EngineFailure)
     assert "interchange" in str(running.failures.get(timeout=5))
+
+
+def test_an_interchange_that_can_not_start_is_an_engine_failure_at_once(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        engine = build_engine({**LOCAL, "worker_port": taken.getsockname()[1]})
+        with pytest.raises(EngineFailure, match="can't start its interchange"):
+            engine.start(endpoint_id=str(uuid.uuid4()), run_dir=tmp_path, on_failure=pytest.fail)
+    engine.shutdown()
 
 
 def test_everything_dies_with_an_endpoint_that_is_killed(tmp_path):
