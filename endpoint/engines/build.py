@@ -54,7 +54,13 @@ def build_engine(engine: Mapping[str, Any]) -> Engine:
 
 def _common_options(rest: dict[str, Any]) -> CommonOptions:
     """Take the options that every engine has out of `rest`."""
+    from endpoint.worker.allowed import check_allowed
+
     allowed = rest.pop("allowed_serializers", None)
+    try:
+        check_allowed(allowed)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"The engine's allowed_serializers are wrong: {error}.") from error
     defaults = CommonOptions()
     return CommonOptions(
         allowed_serializers=tuple(allowed) if allowed else None,
