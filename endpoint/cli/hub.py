@@ -194,6 +194,8 @@ def list_clients(settings: Settings, directory: Path, database: Path | None) -> 
 @pass_settings
 def delete(settings: Settings, name_or_id: str, directory: Path, database: Path | None) -> None:
     """Delete a client identity: its credentials and tokens are refused from now on; what it owns stays."""
+    import asyncio
+
     from endpoint.hub import clients
 
     async def remove(store: Store) -> str:
@@ -202,6 +204,11 @@ def delete(settings: Settings, name_or_id: str, directory: Path, database: Path 
         return chosen.id
 
     client_id = _with_store(directory, database, remove)
+    broker = directory.expanduser() / BROKER
+    if database is None and broker.is_dir():
+        from endpoint.hub.server import end_connections
+
+        asyncio.run(end_connections(broker, client_id))
     if settings.json:
         echo_json({"deleted": client_id})
     else:

@@ -69,6 +69,8 @@ class NodeSettings:
 class EmbeddedBroker:
     """`await start()`, use `amqp_url` and `management_url`, `await stop()`.
 
+    Start it in a thread that lives as long as it is needed: the kernel ends it with that thread.
+
     amqp_url: `amqp://127.0.0.1:PORT` without credentials and virtual host (these are `user`, `password`, `vhost`).
     """
 
@@ -116,10 +118,13 @@ class EmbeddedBroker:
         NetworkFailure when the node doesn't come up.
         """
         server = find_server()
-        settings = self.settings
+        try:
+            settings = self.settings
+            write_node_files(self.directory, settings)
+        except OSError as e:
+            raise ConfigError(f"The broker's directory {self.directory} can't be used: {e}", stage=Stage.HUB) from e
         for port in (settings.amqp_port, settings.management_port, settings.distribution_port, settings.epmd_port):
             _require_free(port, self.directory)
-        write_node_files(self.directory, settings)
         self._seen_ready, self._seen_stopped, self._stopping = asyncio.Event(), asyncio.Event(), False
         environment = node_environment(self.directory, settings)
         try:

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import uvicorn
 
-from endpoint.errors import AlreadyRunning, ConfigError, Stage
+from endpoint.errors import AlreadyRunning, ConfigError, NetworkFailure, Stage
 from endpoint.hub.app import create_app
 from endpoint.hub.broker_admin import BrokerAdmin
 from endpoint.hub.embedded import VHOST, EmbeddedBroker
@@ -51,6 +51,17 @@ def admin_of(broker: ExistingBroker | EmbeddedBroker) -> BrokerAdmin:
         parts = urlsplit(broker.amqp_url)
         base, vhost = f"{parts.scheme}://{parts.netloc}", unquote(parts.path.removeprefix("/")) or VHOST
     return BrokerAdmin(broker.management_url, broker.user, broker.password, base, vhost)
+
+
+async def end_connections(broker_directory: Path, client_id: str) -> None:
+    """End a deleted client's connections to an embedded broker, if that runs."""
+    admin = admin_of(EmbeddedBroker(broker_directory))
+    try:
+        await admin.remove_client(client_id)
+    except NetworkFailure:
+        log.info("The broker in %s doesn't run", broker_directory)
+    finally:
+        await admin.close()
 
 
 async def serve(

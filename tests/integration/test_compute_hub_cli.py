@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pika
 import psutil
 import pytest
+from pika.exceptions import ProbableAuthenticationError
 
 from tests.support.hubs import Credentials, HubProcess, clean_environment
 
@@ -60,7 +62,14 @@ def create_client(directory: Path, name: str) -> Credentials:
 
 def test_a_created_client_gets_tokens_until_it_is_deleted(embedded_hub, directory):
     alice = create_client(directory, "alice")
-    assert ask_for_token(embedded_hub.url, alice).status_code == 200
+    token = ask_for_token(embedded_hub.url, alice).json()["access_token"]
+    answer = httpx.get(
+        f"{embedded_hub.url}/v2/get_amqp_result_connection_url",
+        headers={"Authorization": f"Bearer {token}"},
+        trust_env=False,
+    )
+    amqp = pika.URLParameters(answer.json()["connection_url"])
+    pika.BlockingConnection(amqp).close()
 
     listed = compute_hub("client", "list", "--directory", str(directory))
     assert "alice" in listed.stdout
@@ -70,6 +79,8 @@ def test_a_created_client_gets_tokens_until_it_is_deleted(embedded_hub, director
     deleted = compute_hub("client", "delete", "alice", "--directory", str(directory))
     assert (deleted.returncode, deleted.stdout) == (0, f"Deleted {alice.client_id}\n")
     assert ask_for_token(embedded_hub.url, alice).status_code == 401
+    with pytest.raises(ProbableAuthenticationError):
+        pika.BlockingConnection(amqp)
 
 
 def test_a_second_hub_on_the_same_directory_says_which_one_runs(embedded_hub, directory):

@@ -181,6 +181,11 @@ def test_settings_that_cannot_be_read_are_a_configuration_error(tmp_path, text):
         NodeSettings.of(tmp_path)
 
 
+def test_a_directory_that_cannot_be_used_is_a_configuration_error():
+    with pytest.raises(ConfigError, match="can't be used"):
+        asyncio.run(EmbeddedBroker(Path("/dev/null/broker")).start())
+
+
 def test_settings_are_made_once(tmp_path):
     first = NodeSettings.of(tmp_path)
     assert NodeSettings.of(tmp_path) == first
