@@ -295,6 +295,7 @@ def node_environment(directory: Path, settings: NodeSettings) -> dict[str, str]:
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(directory),  # the Erlang cookie
         "LANG": "C.UTF-8",
+        "ERL_CRASH_DUMP_SECONDS": "0",  # a dump has everything in it, passwords too
         "ERL_EPMD_PORT": str(settings.epmd_port),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "RABBITMQ_NODENAME": NODE,
@@ -324,6 +325,7 @@ async def _spawn(command: list[str], environment: dict[str, str], *, piped: bool
         "KILL",
         *command,
         env=environment,
+        cwd=environment["HOME"],
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE if piped else asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.STDOUT if piped else asyncio.subprocess.DEVNULL,

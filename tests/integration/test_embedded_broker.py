@@ -152,6 +152,7 @@ def test_a_node_that_cannot_start_says_why_and_leaves_nothing(tmp_path, no_proce
         asyncio.run(EmbeddedBroker(tmp_path).start())
     assert "broker.log" in failed.value.failure.hint
     assert failed.value.failure.detail
+    assert not [*tmp_path.rglob("erl_crash.dump"), *Path.cwd().glob("erl_crash.dump")]
 
 
 def test_a_start_that_is_cancelled_leaves_nothing(tmp_path, no_process_left):
