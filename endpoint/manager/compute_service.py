@@ -31,7 +31,7 @@ from endpoint.manager.login import auth_errors, globus_app
 
 LOCAL_URL = "http://localhost:5000"
 URL_VARIABLE = "GLOBUS_SDK_SERVICE_URL_COMPUTE"
-TIMEOUT_S = 30.0
+TIMEOUT_S = 20.0  # of one try; a manager that is told to stop may have to wait for a call
 RETRIES = 2  # beside the first try, for dead connections and 5xx answers
 
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from endpoint.amqp.consumer import Delivery
 from endpoint.config.model import ManagerConfig
 from endpoint.errors import AccessRefused, EndpointError, ExitStatus, NetworkFailure, UnexpectedAnswer
-from endpoint.manager.commands import Refusal, parse_command
+from endpoint.manager.commands import Refusal, StartRequest, parse_command
 from endpoint.manager.compute_service import ComputeService
 from endpoint.manager.identity import OwnerOnly, Policy, this_user
 from endpoint.manager.lines import Lines
@@ -168,15 +168,16 @@ class Manager:
                 now=time.time(),
                 amqp_port=self._config.amqp_port,
             )
-            try:
-                user = self._policy.admit(request.requester)
-            except Refusal as refusal:
-                refusal.recipient = request.recipient
-                raise
+            self._follow(request)
         except Refusal as refusal:
             self._refuse(refusal)
-            return
-        self._supervisor.request(request, user)
+
+    def _follow(self, request: StartRequest) -> None:
+        try:
+            self._supervisor.request(request, self._policy.admit(request.requester))
+        except Refusal as refusal:
+            refusal.recipient = request.recipient
+            raise
 
     def _refuse(self, refusal: Refusal) -> None:
         fields = {"stage": refusal.failure.stage.value, "code": refusal.failure.code}

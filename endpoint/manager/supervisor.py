@@ -17,7 +17,7 @@ from typing import Any
 
 from endpoint.errors import EndpointError, ExitStatus, Failure, Mender, Stage
 from endpoint.manager.children import TABLE, Action, Event, State, step
-from endpoint.manager.commands import Recipient, StartRequest
+from endpoint.manager.commands import Recipient, Refusal, StartRequest
 from endpoint.manager.credentials import CredentialFile
 from endpoint.manager.identity import LocalUser
 from endpoint.manager.notices import send_notice
@@ -42,6 +42,11 @@ class Child:
     running: Running | None = None
     timer: asyncio.TimerHandle | None = None
     failure: Failure | None = None
+
+    @property
+    def endpoint_id(self) -> str:
+        """The user endpoint's id."""
+        return self.request.recipient.endpoint_id
 
     @property
     def fields(self) -> dict[str, str]:
@@ -80,8 +85,17 @@ class Supervisor:
         return {name: child.state for name, child in self._children.items()}
 
     def request(self, request: StartRequest, user: LocalUser) -> None:
-        """A start command: start the user endpoint, or hand it the newer credentials if it is there."""
+        """A start command: start the user endpoint, or hand it the newer credentials if it is there.
+
+        Raises Refusal for the name of a user endpoint that is another user's, or has another id.
+        """
         child = self._children.get(request.name)
+        if child is not None and (child.user.uid, child.endpoint_id) != (user.uid, request.recipient.endpoint_id):
+            raise Refusal(
+                f"The name {request.name} belongs to another user endpoint",
+                recipient=request.recipient,
+                code="NAME_TAKEN",
+            )
         if child is None:
             child = self._children[request.name] = Child(request, user)
             self._empty.clear()
@@ -112,8 +126,8 @@ class Supervisor:
     async def gone(self) -> None:
         """Wait until there is no user endpoint, and no notice that is still to be sent."""
         await self._empty.wait()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._notices:
+            await asyncio.wait(self._notices)
 
     def _happens(self, child: Child, event: Event) -> None:
         before = child.state
@@ -127,6 +141,7 @@ class Supervisor:
     def _do(self, child: Child, action: Action) -> None:
         if action is Action.LAUNCH:
             self._cancel_timer(child)
+            child.running = child.failure = None
             self._spawn(self._launch(child)).add_done_callback(lambda task: self._launch_over(child, task))
         elif action is Action.REFRESH_CREDENTIALS:
             log.debug("The user endpoint is there already; its credentials are refreshed", extra=child.fields)
@@ -175,7 +190,6 @@ class Supervisor:
 
     async def _launch(self, child: Child) -> None:
         """From the request to the process, and on to its end."""
-        child.running, child.failure = None, None
         try:
             child.credentials.write(child.request.amqp_creds)
             plan = await asyncio.to_thread(prepare, self._host, child.request, child.user, child.credentials)

@@ -186,6 +186,16 @@ def test_an_unknown_command_is_refused_and_they_are_told(manager, wire, user_end
     assert "UNKNOWN_COMMAND" in refused(wire, wire.start_command(user_endpoint) | {"command": "cmd_reboot"})
 
 
+def test_a_name_that_is_taken_by_another_user_endpoint_is_refused(manager, wire, user_endpoint):
+    wire.send(wire.start_command(user_endpoint, name="one"))
+    pid = wire.state_of(user_endpoint)["pid"]
+
+    assert "NAME_TAKEN" in refused(wire, wire.start_command(str(uuid.uuid4()), name="one"))
+
+    os.kill(pid, signal.SIGUSR2)
+    assert wire.state_of(user_endpoint)["credentials"] == wire.creds(user_endpoint), "nothing was handed over"
+
+
 def test_garbage_in_the_command_queue_disturbs_nobody(manager, wire, user_endpoint):
     for body in (b"", b"\xff\x00", b"[]", b"{}", b'{"kwargs": 1}', b"[" * 10_000):
         wire.send(body)
