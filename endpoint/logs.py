@@ -43,7 +43,9 @@ def set_up_logs(
     for handler in handlers:
         root.addHandler(handler)
     root.setLevel(logging.DEBUG if debug else logging.INFO)
-    for chatty in ("pika", "globus_sdk", "urllib3", "asyncio", "httpx", "httpcore", "aiosqlite"):
+    # Whatever pika reports as an error it also raises, and our link logs it once, in one line.
+    logging.getLogger("pika").setLevel(logging.INFO if debug else logging.CRITICAL)
+    for chatty in ("globus_sdk", "urllib3", "asyncio", "httpx", "httpcore", "aiosqlite"):
         logging.getLogger(chatty).setLevel(logging.INFO if debug else logging.WARNING)
 
 
