@@ -6,6 +6,7 @@ import time
 import uuid
 from typing import Any
 
+from sqlalchemy import delete as sql_delete
 from sqlalchemy import func, or_, select
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -13,7 +14,7 @@ from starlette.routing import Route
 
 from endpoint.hub.access import may_use, own_endpoint
 from endpoint.hub.models import Endpoint, Outgoing, Task
-from endpoint.hub.refusals import EndpointGone, Refusal, endpoint_forbidden, endpoint_not_found, malformed
+from endpoint.hub.refusals import EndpointGone, Refusal, endpoint_forbidden, endpoint_not_found, invalid, malformed
 from endpoint.hub.rest import Caller, Fields, caller_of, fields_of, hub_of, id_in_path
 from endpoint.hub.service import Hub
 
@@ -32,7 +33,9 @@ def _describe(endpoint: Endpoint, fields: Fields) -> None:
     endpoint.details = fields.mapping("metadata", limit=MAX_METADATA) or {}
     endpoint.allowed_functions = fields.uuids("allowed_functions", limit=MAX_FUNCTIONS) or None
     endpoint.admins = fields.uuids("admins", limit=MAX_ADMINS) or []
-    endpoint.authentication_policy = fields.uuid("authentication_policy")
+    if fields.uuid("authentication_policy") is not None:
+        # Taken and not enforced, it would let in whom the administrator believes to be kept out.
+        raise invalid("This service has no authentication policies, and can't enforce one")
     endpoint.subscription = fields.uuid("subscription_uuid")
 
 
@@ -71,14 +74,14 @@ async def register_v2(request: Request) -> Response:
     """POST /v2/endpoints, of older endpoints: one that is not `multi_user` consumes its task queue itself."""
     hub, caller, fields = hub_of(request), await caller_of(request), await fields_of(request)
     known = fields.uuid("endpoint_uuid")
-    endpoint = Endpoint(id=known or str(uuid.uuid4()), owner_id=caller.id, created=time.time())
+    if known is not None:
+        return await _update(hub, caller, known, fields)
+    endpoint = Endpoint(id=str(uuid.uuid4()), owner_id=caller.id, created=time.time())
     _describe(endpoint, fields)
     endpoint.templated = endpoint.multi_user
     async with hub.store.writing() as session:
-        exists = known is not None and await session.get(Endpoint, known) is not None
-        if not exists:
-            session.add(endpoint)
-    return await (_update(hub, caller, endpoint.id, fields) if exists else _registered(hub, endpoint))
+        session.add(endpoint)
+    return await _registered(hub, endpoint)
 
 
 async def _registered(hub: Hub, endpoint: Endpoint) -> Response:
@@ -119,7 +122,7 @@ async def show(request: Request) -> Response:
             "multi_user": endpoint.multi_user,
             "high_assurance": endpoint.high_assurance,
             "admins": endpoint.admins,
-            "authentication_policy": endpoint.authentication_policy,
+            "authentication_policy": None,
             "subscription_uuid": endpoint.subscription,
             "metadata": kept,
         }
@@ -186,21 +189,20 @@ async def lock(request: Request) -> Response:
 async def delete(request: Request) -> Response:
     """DELETE /v2/endpoints/{id}: forget it with its user endpoints; tasks that have no result yet get an error."""
     hub, caller, endpoint_id = hub_of(request), await caller_of(request), id_in_path(request)
-    async with hub.store.writing() as session:
+    async with hub.store.reading() as session:
         endpoint = await own_endpoint(session, endpoint_id, caller.id)
-        children = await session.scalars(select(Endpoint).where(Endpoint.parent_id == endpoint_id))
-        going = [*children, endpoint]
-        ids = [one.id for one in going]
-        unfinished = select(Task.id).where(Task.endpoint_id.in_(ids), Task.completed.is_(None))
-        lost = (await session.scalars(unfinished)).all()
-        for row in await session.scalars(select(Outgoing).where(Outgoing.endpoint_id.in_(ids))):
-            await session.delete(row)
-        for one in going:
-            await session.delete(one)
-            await session.flush()  # children before their manager: the rows refer to each other
+        children = await session.scalars(select(Endpoint.id).where(Endpoint.parent_id == endpoint_id))
+        ids = [*children, endpoint.id]
+    # The broker first: if that fails, the endpoint is still there to be deleted again.
     for one_id in ids:
         await hub.broker.remove_endpoint(one_id)
         hub.starts.forget(one_id)
+    async with hub.store.writing() as session:
+        unfinished = select(Task.id).where(Task.endpoint_id.in_(ids), Task.completed.is_(None))
+        lost = (await session.scalars(unfinished)).all()
+        await session.execute(sql_delete(Outgoing).where(Outgoing.endpoint_id.in_(ids)))
+        await session.execute(sql_delete(Endpoint).where(Endpoint.parent_id == endpoint_id))
+        await session.execute(sql_delete(Endpoint).where(Endpoint.id == endpoint_id))
     hub.presence.forget(ids)
     await hub.results.fail(lost, EndpointGone(f"Endpoint {endpoint_id} was deleted").failure)
     return JSONResponse({"result": 302})

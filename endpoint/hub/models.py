@@ -73,7 +73,6 @@ class Endpoint(Base):
     details: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     allowed_functions: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     admins: Mapped[list[str]] = mapped_column(default=list)
-    authentication_policy: Mapped[str | None] = mapped_column(ID)
     subscription: Mapped[str | None] = mapped_column(ID)
     locked_until: Mapped[float] = mapped_column(default=0.0)
     created: Mapped[float]

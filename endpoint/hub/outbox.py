@@ -6,15 +6,17 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from endpoint.amqp.publisher import Publisher, PublishRefused
 from endpoint.errors import NetworkFailure
 from endpoint.hub.broker_admin import BrokerAdmin
 from endpoint.hub.models import Outgoing
-from endpoint.hub.refusals import EndpointGone, Unavailable
+from endpoint.hub.refusals import EndpointGone
 from endpoint.hub.results import Results
 from endpoint.hub.store import Store
+from endpoint.hub.tasks import chunks
 
 log = logging.getLogger(__name__)
 
@@ -36,25 +38,33 @@ class Outbox:
         self._behind: set[asyncio.Task[None]] = set()
 
     async def send(self, tasks: Sequence[Outgoing]) -> None:
-        """Publish tasks that are stored; returns when the broker has confirmed all of them.
+        """Publish tasks that are stored; returns when the broker has confirmed them, or after `patience_s` seconds.
 
-        Raises Unavailable when that takes too long: the tasks stay stored, and are sent when the broker is back.
+        In the latter case they are published as soon as the broker is back. They are accepted all the same: a client
+        that is told to try again would have them run twice.
         """
         work = asyncio.create_task(self._send(tasks), name="publish tasks")
         self._behind.add(work)
         work.add_done_callback(self._behind.discard)
-        try:
-            await asyncio.wait_for(asyncio.shield(work), self._patience_s)
-        except asyncio.TimeoutError as error:
-            raise Unavailable("The message broker is away; the tasks are kept until it is back") from error
+        _, late = await asyncio.wait((work,), timeout=self._patience_s)
+        if late:
+            log.warning("The message broker is away: %d tasks are kept until it is back", len(tasks))
 
-    async def replay(self) -> None:
-        """Publish what an earlier process of this hub stored and could not publish. A task may be published twice."""
+    async def last_number(self) -> int:
+        """The newest of the tasks that wait in the database; 0 for none."""
+        async with self._store.reading() as session:
+            return await session.scalar(select(func.max(Outgoing.number))) or 0
+
+    async def replay(self, upto: int) -> None:
+        """Publish what an earlier run of this hub stored, up to number `upto`, and could not publish.
+
+        A task may so be published twice: the earlier run may have died before it noted the confirmation.
+        """
         last = 0
-        while True:
+        while last < upto:
             async with self._store.reading() as session:
-                query = select(Outgoing).where(Outgoing.number > last).order_by(Outgoing.number).limit(REPLAY_AT_ONCE)
-                tasks = (await session.scalars(query)).all()
+                query = select(Outgoing).where(Outgoing.number > last, Outgoing.number <= upto)
+                tasks = (await session.scalars(query.order_by(Outgoing.number).limit(REPLAY_AT_ONCE))).all()
             if not tasks:
                 return
             log.info("Publishing %d tasks that an earlier run of the hub had stored", len(tasks))
@@ -89,7 +99,14 @@ class Outbox:
             elif isinstance(outcome, BaseException):
                 raise outcome
             done.append(task.task_id)
-        async with self._store.writing() as session:
-            await session.execute(delete(Outgoing).where(Outgoing.task_id.in_(done)))
+        try:
+            await self._forget(done)
+        except SQLAlchemyError as error:  # the broker has them: it would be wrong to let the client try again
+            log.error("Published tasks can't be taken out of the database: %s", error, exc_info=error)
         if refused:
             await self._results.fail(refused, EndpointGone("The endpoint was deleted before it got the task").failure)
+
+    async def _forget(self, task_ids: list[str]) -> None:
+        async with self._store.writing() as session:
+            for ids in chunks(task_ids):
+                await session.execute(delete(Outgoing).where(Outgoing.task_id.in_(ids)))

@@ -57,18 +57,19 @@ class Hub:
             presence=presence,
             results=results,
             starts=Starts(settings, broker, presence, publisher),
-            outbox=Outbox(store, broker, publisher, results, patience_s=settings.publish_wait_s),
+            outbox=Outbox(store, broker, publisher, results, patience_s=settings.confirm_wait_s),
             groups=GroupQueues(broker),
         )
         hub._consume()
         try:
             await presence.load()
+            leftover = await hub.outbox.last_number()
             await link.open()
         except EndpointError:
             await hub.close()
             raise
         hub._work += [asyncio.create_task(intake.run()) for intake in hub._intakes]
-        hub._work.append(asyncio.create_task(hub.outbox.replay(), name="replay"))
+        hub._work.append(asyncio.create_task(hub.outbox.replay(leftover), name="replay"))
         return hub
 
     async def close(self) -> None:

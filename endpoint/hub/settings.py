@@ -20,7 +20,8 @@ class HubSettings:
     start_wait_s: float = 50.0  # for the first heartbeat of a user endpoint
     offline_wait_s: float = 8.0  # for a sign of life of a manager that seems to be away
     refresh_start_s: float = 10.0  # a start command to a user endpoint that runs is repeated at most this often
-    publish_wait_s: float = 50.0  # for the broker's confirmation of tasks and commands
+    command_wait_s: float = 20.0  # for the broker's confirmation of a command
+    confirm_wait_s: float = 10.0  # for its confirmation of tasks, which are stored already
     missed_heartbeats: float = 2.0  # so many may be missing before an endpoint counts as offline
     heartbeat_slack_s: float = 10.0
     lock_s: float = 60.0  # how long a stopped endpoint may not register again

@@ -182,7 +182,7 @@ class Starts:
             },
         )
         try:
-            await asyncio.wait_for(confirmed, self._settings.publish_wait_s)
+            await asyncio.wait_for(confirmed, self._settings.command_wait_s)
         except PublishRefused as error:
             raise self._offline(request.manager) from error
         except (asyncio.TimeoutError, NetworkFailure) as error:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from endpoint.hub.access import own_group, usable_endpoint, usable_functions
 from endpoint.hub.models import Endpoint, Function, Outgoing, Task, TaskGroup
-from endpoint.hub.refusals import endpoint_not_found, invalid, too_large
+from endpoint.hub.refusals import endpoint_forbidden, endpoint_not_found, invalid, too_large
 from endpoint.hub.rest import Caller, Fields, caller_of, check_text, fields_of, hub_of, id_in_path
 from endpoint.hub.service import Hub
 from endpoint.hub.settings import HubSettings
@@ -207,8 +207,11 @@ async def _submit(
 
 async def _user_endpoint(hub: Hub, request: StartRequest) -> str:
     async with hub.store.writing() as session:
-        if await session.get(Endpoint, request.endpoint_id) is None:
+        known = await session.get(Endpoint, request.endpoint_id)
+        if known is None:
             session.add(request.row())
+        elif (known.parent_id, known.owner_id) != (request.manager.id, request.caller.id):
+            raise endpoint_forbidden(known.id)  # the id can be computed by anybody: it proves nothing
     await hub.starts.ensure(request)
     return request.endpoint_id
 

@@ -170,6 +170,15 @@ async def test_an_endpoint_is_registered_shown_updated_and_deleted(place):
 
 
 @in_loop
+async def test_an_authentication_policy_that_would_not_be_enforced_is_refused(place):
+    async with place.hub() as hub:
+        person = await hub.person()
+        body = {"endpoint_name": "ep", "authentication_policy": NOWHERE}
+        answer = await person.refused(422, "POST", "/v3/endpoints", body)
+        assert "authentication policies" in answer["reason"]
+
+
+@in_loop
 async def test_the_status_tells_the_newest_heartbeats_figures(place):
     async with place.hub() as hub:
         person = await hub.person()
@@ -336,6 +345,7 @@ BODIES: list[bytes] = [
     b'{"endpoint_name": "e", "admins": [1]}',
     b'{"endpoint_name": "e", "allowed_functions": {"a": 1}}',
     b'{"endpoint_name": "e", "authentication_policy": "x"}',
+    b'{"endpoint_name": "e", "endpoint_uuid": "' + NOWHERE.encode() + b'"}',
     b'{"function_name": "f", "function_code": "\\ud800"}',
     b'{"function_name": "f", "function_code": "3\\nab"}',
     b'{"function_name": "f", "function_code": "-2\\nab"}',
