@@ -11,6 +11,7 @@ from endpoint.amqp.link import Link
 from endpoint.errors import EndpointError, MalformedMessage
 from endpoint.hub.broker_admin import HEARTBEAT_QUEUE, RESULT_QUEUE, BrokerAdmin
 from endpoint.hub.groups import GroupQueues
+from endpoint.hub.housekeeping import Housekeeping
 from endpoint.hub.intake import Intake
 from endpoint.hub.outbox import Outbox
 from endpoint.hub.presence import Presence
@@ -37,6 +38,7 @@ class Hub:
     starts: Starts
     outbox: Outbox
     groups: GroupQueues
+    housekeeping: Housekeeping
     _intakes: list[Intake] = field(default_factory=list)
     _work: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -49,6 +51,7 @@ class Hub:
         publisher = link.publisher()
         presence = Presence(store, missed=settings.missed_heartbeats, slack_s=settings.heartbeat_slack_s)
         results = Results(store, broker, publisher)
+        starts = Starts(settings, broker, presence, publisher)
         hub = cls(
             settings=settings,
             store=store,
@@ -56,9 +59,10 @@ class Hub:
             link=link,
             presence=presence,
             results=results,
-            starts=Starts(settings, broker, presence, publisher),
+            starts=starts,
             outbox=Outbox(store, broker, publisher, results, patience_s=settings.confirm_wait_s),
             groups=GroupQueues(broker),
+            housekeeping=Housekeeping(settings, store, broker, presence=presence, results=results, starts=starts),
         )
         hub._consume()
         try:
@@ -70,6 +74,7 @@ class Hub:
             raise
         hub._work += [asyncio.create_task(intake.run()) for intake in hub._intakes]
         hub._work.append(asyncio.create_task(hub.outbox.replay(leftover), name="replay"))
+        hub._work.append(asyncio.create_task(hub.housekeeping.run(), name="housekeeping"))
         return hub
 
     async def close(self) -> None:

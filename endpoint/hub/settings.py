@@ -25,6 +25,9 @@ class HubSettings:
     missed_heartbeats: float = 2.0  # so many may be missing before an endpoint counts as offline
     heartbeat_slack_s: float = 10.0
     lock_s: float = 60.0  # how long a stopped endpoint may not register again
+    keep_tasks_s: float = 14 * 86400  # results that nobody deletes; a task that nobody runs fails after the same time
+    keep_user_endpoints_s: float = 30 * 86400  # queues and broker user of one that is not used any more
+    tidy_every_s: float = 6 * 3600
     token_lifetime_s: int = 48 * 3600
     max_payload: int = 10 * MIB  # one task's packed arguments
     max_function: int = 10 * MIB

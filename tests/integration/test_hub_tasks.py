@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -469,3 +470,33 @@ async def test_a_user_endpoints_id_that_somebody_else_has_taken_gets_no_tasks(pl
                 (await session.get(Endpoint, endpoint.id)).owner_id = thief.id
             path = f"/v3/endpoints/{boss.id}/submit"
             await person.refused(403, "POST", path, submission(function_id))
+
+
+@in_loop
+async def test_old_results_groups_and_user_endpoints_are_forgotten_and_young_ones_kept(place):
+    async with place.hub(keep_tasks_s=100.0, keep_user_endpoints_s=1000.0) as hub:
+        person = await hub.person()
+        async with manager(await person.endpoint()) as boss:
+            endpoint, function_id, done = await running_endpoint(person, boss, create_queue=True)
+            reader = await GroupReader.of(person, done["task_group_id"])
+            await endpoint.answer(only_task(done))
+            await finished(person, reader, only_task(done))
+            lost = await submit(person, boss.id, submission(function_id, **_same_group(done)))
+
+            await hub.hub.housekeeping.tidy(time.time() + 50)
+            assert (await person.result(only_task(done)))["status"] == "success"
+
+            await hub.hub.housekeeping.tidy(time.time() + 150)
+            assert b"No endpoint ran the task" in (await reader.next()).body
+            await person.refused(404, "GET", f"/v2/tasks/{only_task(done)}")
+            assert (await person.result(only_task(lost)))["status"] == "failed"
+
+            await endpoint.heartbeat(active=False)
+            await noted(hub, person)
+            await hub.hub.housekeeping.tidy(time.time() + 1500)
+            await person.refused(404, "GET", f"/v2/tasks/{only_task(lost)}")
+            await person.refused(404, "GET", f"/v2/taskgroup/{done['task_group_id']}")
+            await person.refused(404, "GET", f"/v2/endpoints/{endpoint.id}")
+            await person.ok("GET", f"/v2/endpoints/{boss.id}")
+            await asyncio.wait_for(endpoint.cut.wait(), 20)
+            await reader.link.close()
