@@ -59,13 +59,17 @@ class Lines:
     async def heartbeat(self, period_s: float, *, timeout_s: float) -> bool:
         """Say that the manager is there, for `period_s` at least; whether the broker has confirmed it in time.
 
-        While the broker is away one heartbeat waits for it; older news is not worth sending.
+        While the broker is away one heartbeat waits for it; older news is not worth sending. Raises PublishRefused
+        when the broker is there and has no place for it.
         """
         return False if self._publisher.pending else await self._report(period_s, timeout_s)
 
     async def goodbye(self, *, timeout_s: float) -> bool:
         """Say that the manager shuts down now, if the broker is there; whether it has confirmed it in time."""
-        return self._up and await self._report(SHUTTING_DOWN, timeout_s)
+        try:
+            return self._up and await self._report(SHUTTING_DOWN, timeout_s)
+        except EndpointError:
+            return False
 
     async def _report(self, period_s: float, timeout_s: float) -> bool:
         report = StatusReport(
@@ -74,7 +78,9 @@ class Lines:
         confirmed = self._publisher.publish_to(self._target, encode(report))
         confirmed.add_done_callback(_log_failure)
         done, _ = await asyncio.wait((confirmed,), timeout=timeout_s)
-        return bool(done) and not confirmed.cancelled() and confirmed.exception() is None
+        if done:
+            confirmed.result()
+        return bool(done)
 
     async def stop_commands(self) -> None:
         """Take no more commands; those that wait stay in their queue."""

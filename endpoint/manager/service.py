@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from endpoint.amqp.consumer import Delivery
+from endpoint.amqp.publisher import PublishRefused
 from endpoint.config.model import ManagerConfig
 from endpoint.errors import AccessRefused, EndpointError, ExitStatus, NetworkFailure, UnexpectedAnswer
 from endpoint.manager.commands import Refusal, StartRequest, parse_command
@@ -123,14 +124,21 @@ class Manager:
         failed = asyncio.create_task(lines.failed())
         try:
             while not failed.done():
-                confirmed = await lines.heartbeat(self._period_s, timeout_s=self._period_s)
-                if confirmed:
+                if await self._beat_once(lines):
                     self._refusals = 0
                     self._tell_ready()
                 await asyncio.wait((failed,), timeout=self._period_s)
             await failed
         finally:
             failed.cancel()
+
+    async def _beat_once(self, lines: Lines) -> bool:
+        try:
+            return await lines.heartbeat(self._period_s, timeout_s=self._period_s)
+        except PublishRefused:
+            if self._ready is not None:  # never been online: better an exit status than a manager that nobody sees
+                raise
+            return False
 
     def _tell_ready(self) -> None:
         ready, self._ready = self._ready, None

@@ -301,6 +301,19 @@ def test_a_broker_that_is_away_at_the_start_ends_with_the_network_status(wire, t
     assert "hunter2" not in manager.output + manager.log
 
 
+@pytest.mark.parametrize("missing", ["command", "heartbeat"])
+def test_a_registration_whose_queues_are_not_there_ends_in_a_failure_and_not_in_silence(wire, tmp_path, missing):
+    answer = wire.registration(wire.manager_id, heartbeats="no-such" if missing == "heartbeat" else wire.heartbeats)
+    if missing == "command":
+        answer["command_queue_info"]["queue"] = "no-such"
+    answers = [Answer(200, answer), Answer(423, {"code": "LOCKED", "reason": "enough of the test"})]
+    with WebService(lambda _asked, _body: answers.pop(0)) as service, ManagerProcess(tmp_path, service) as manager:
+        assert manager.wait(60) != ExitStatus.OK
+
+    assert "no queue" in manager.output if missing == "heartbeat" else "no-such" in manager.log
+    assert "Traceback" not in manager.output
+
+
 def test_what_is_registered_is_what_the_official_endpoint_registers(wire, tmp_path):
     config = f"display_name: My machine\npublic: true\nallowed_functions: [{OWNER}]\nadmins: [{OWNER}]\n"
     with registering(wire) as service, ManagerProcess(tmp_path, service, config=config) as manager:
