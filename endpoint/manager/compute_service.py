@@ -158,10 +158,13 @@ def _service_errors(stage: Stage) -> Iterator[None]:
 def _refused(error: globus_sdk.GlobusAPIError, stage: Stage) -> EndpointError:
     """An error answer, by its status. `reason` is where the Compute service writes what a person should read."""
     document = error.raw_json if isinstance(error.raw_json, dict) else {}
-    said = str(document.get("reason") or error.message or error.http_reason or "no reason given")
+    # A service of ours sends the whole failure beside `reason`, which has it in one paragraph.
+    failure = document.get("failure")
+    known = (failure if isinstance(failure, dict) else {}).get("reason") or document.get("reason")
+    said = str(known or error.message or error.http_reason or "no reason given")
     code = str(document.get("code") or "")
     sentence = f"The web service answered {error.http_status}: {said}"
-    detail = error.text[:2000]
+    detail = "" if known else error.text[:2000]
     if error.http_status in (400, 422):
         return RegistrationRefused(sentence, detail=detail, stage=stage)
     if error.http_status in (404, 409, 423):
