@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from endpoint.amqp.consumer import Delivery
 
@@ -19,7 +19,8 @@ LONGEST_PAUSE_S = 30.0
 class Intake:
     """Hands over whatever has come, in order; `handle` settles each delivery, or raises a database error.
 
-    After an error the same deliveries are handed over again, later: unsettled, they hold back what the broker has.
+    When the database can't write, the same deliveries are handed over again, later: unsettled, they hold back what the
+    broker has. A delivery that can't be stored for its own sake is dropped.
     """
 
     def __init__(self, name: str, handle: Callable[[list[Delivery]], Awaitable[None]]) -> None:
@@ -49,7 +50,15 @@ class Intake:
     async def _handled(self, batch: list[Delivery]) -> bool:
         try:
             await self._handle(batch)
-        except SQLAlchemyError as error:
-            log.error("%s can't be stored: %s", self._name, error, exc_info=error)
+        except OperationalError as error:
+            log.error("%s can't be stored: %s", self._name, error.orig)
             return False
+        except SQLAlchemyError as error:
+            if len(batch) == 1:  # nothing is wrong with the database, so something is with the message
+                log.error("One of %s was dropped, it can't be stored: %s", self._name, error, exc_info=error)
+                batch[0].reject()
+                return True
+            for delivery in batch:
+                if not await self._handled([delivery]):
+                    return False
         return True

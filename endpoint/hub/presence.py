@@ -7,7 +7,6 @@ restarted knows what it knew.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
+from endpoint.hub.bounds import fits
 from endpoint.hub.models import Endpoint
 from endpoint.hub.store import Store
 
@@ -69,7 +69,7 @@ class Presence:
 
     def note(self, endpoint_id: str, report: dict[str, Any]) -> Heartbeat:
         """A heartbeat has come."""
-        kept = report if len(json.dumps(report)) <= MAX_REPORT else {**_essentials(report), "truncated": True}
+        kept = report if fits(report, MAX_REPORT) else {**_essentials(report), "truncated": True}
         beat = Heartbeat(time.time(), kept)
         self._last[endpoint_id] = beat
         self._unsaved.add(endpoint_id)
@@ -119,7 +119,9 @@ class Presence:
 
 
 def _essentials(report: dict[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {name: report[name] for name in ("heartbeat_period", "active") if name in report}
+    kept: dict[str, Any] = {
+        name: report[name] for name in ("heartbeat_period", "active") if isinstance(report.get(name), int | float)
+    }
     if "error" in report:
         kept["error"] = str(report["error"])[: MAX_REPORT // 2]
     return kept

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from endpoint.errors import EndpointError, Failure, Mender, Stage
 from endpoint.hub import tokens
+from endpoint.hub.bounds import fits
 from endpoint.hub.models import Identity
 from endpoint.hub.refusals import Refusal, invalid, malformed, too_large, unauthenticated
 
@@ -236,8 +237,8 @@ class Fields:
         value = self._get(name, dict, "an object")
         if value is None:
             return None
-        if len(json.dumps(value)) > limit:
-            raise invalid(f"`{name}` is larger than {limit} characters")
+        if not fits(value, limit):
+            raise invalid(f"`{name}` is larger than {limit} characters, or nested too deeply")
         return dict(value)
 
     def items(self, name: str, *, limit: int) -> list[Any]:

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from endpoint.amqp.consumer import Delivery
 from endpoint.amqp.publisher import Publisher
 from endpoint.errors import EndpointError, Failure, MalformedMessage
+from endpoint.hub.bounds import fits
 from endpoint.hub.broker_admin import BrokerAdmin
 from endpoint.hub.models import Task, TaskGroup
 from endpoint.hub.store import Store
@@ -23,6 +24,8 @@ from endpoint.wire.messages import Result
 from endpoint.wire.results import error_result
 
 log = logging.getLogger(__name__)
+
+MAX_DETAILS = 64 * 1024  # characters
 
 
 @dataclass
@@ -131,6 +134,8 @@ def _is_its(one: _Arrived, task: Task) -> bool:
 
 def _finish(task: Task, result: Result, now: float) -> None:
     details = dict(result.details or {})
+    if not fits(details, MAX_DETAILS):
+        details = {"truncated": True}
     if result.task_statuses:
         details["task_transitions"] = {one.state.value: one.timestamp / 1e9 for one in result.task_statuses}
     error = result.error_details

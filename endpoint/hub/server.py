@@ -89,8 +89,8 @@ async def serve(
                 return
             app = create_app(settings, admin)
             async with app.router.lifespan_context(app):
-                # A broken link is mended by itself; this is about one that can't be.
-                losses = [asyncio.create_task(app.state.hub.link.closed()), *broker_ended]
+                # A broken link is mended by itself; this is about one that can't be, and about defects.
+                losses = [asyncio.create_task(app.state.hub.lost()), *broker_ended]
                 try:
                     await _serve_http(app, listener, stop, losses, ready, progress)
                 finally:

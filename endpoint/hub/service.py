@@ -77,6 +77,10 @@ class Hub:
         hub._work.append(asyncio.create_task(hub.housekeeping.run(), name="housekeeping"))
         return hub
 
+    async def lost(self) -> None:
+        """Wait until the hub can't go on: raises what has ended its link, or any of its work, for good."""
+        await asyncio.gather(self.link.closed(), *map(asyncio.shield, self._work))
+
     async def close(self) -> None:
         """Stop consuming first, so that nothing new comes; what is unsettled then comes again after the next start."""
         await self.link.close()

@@ -17,7 +17,7 @@ class HubSettings:
     """
 
     database: Path
-    start_wait_s: float = 50.0  # for the first heartbeat of a user endpoint
+    start_wait_s: float = 45.0  # for the first heartbeat of a user endpoint
     offline_wait_s: float = 8.0  # for a sign of life of a manager that seems to be away
     refresh_start_s: float = 10.0  # a start command to a user endpoint that runs is repeated at most this often
     command_wait_s: float = 20.0  # for the broker's confirmation of a command

@@ -343,6 +343,10 @@ BODIES: list[bytes] = [
     b'{"endpoint_name": "e", "public": "yes"}',
     b'{"endpoint_name": "e", "metadata": []}',
     b'{"endpoint_name": "e", "admins": [1]}',
+    *(
+        b'{"endpoint_name": "e", "metadata": ' + b'{"a": ' * depth + b"1" + b"}" * depth + b"}"
+        for depth in (70, 800, 990)
+    ),
     b'{"endpoint_name": "e", "allowed_functions": {"a": 1}}',
     b'{"endpoint_name": "e", "authentication_policy": "x"}',
     b'{"endpoint_name": "e", "endpoint_uuid": "' + NOWHERE.encode() + b'"}',

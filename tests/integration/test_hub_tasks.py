@@ -375,6 +375,28 @@ async def test_garbage_from_an_endpoint_does_not_stop_the_results_behind_it(plac
 
 
 @in_loop
+async def test_hostile_details_and_figures_are_cut_and_the_result_is_kept(place):
+    async with place.hub() as hub:
+        person = await hub.person()
+        async with manager(await person.endpoint()) as boss:
+            endpoint, _, answer = await running_endpoint(person, boss, create_queue=True)
+            reader = await GroupReader.of(person, answer["task_group_id"])
+            deep: list[Any] = []
+            for _ in range(400):
+                deep = [deep]
+            await endpoint.heartbeat(deep=deep, huge="x" * 200_000)
+            result = Result(task_id=only_task(answer), data="00\nok", details={"deep": deep, "huge": "x" * 200_000})
+            await endpoint.publish_result(encode(result))
+            document = await finished(person, reader, only_task(answer))
+            assert (document["result"], document["details"]) == ("00\nok", {"truncated": True})
+            await noted(hub, person)
+            status = await person.ok("GET", f"/v2/endpoints/{endpoint.id}/status")
+            assert status["status"] == "online"
+            assert set(status["details"]) == {"heartbeat_period", "truncated", "last_heartbeat"}
+            await reader.link.close()
+
+
+@in_loop
 async def test_a_result_that_came_while_the_hub_was_away_is_stored_and_forwarded(place):
     async with place.hub() as hub:
         person = await hub.person()

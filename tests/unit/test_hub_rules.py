@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from endpoint.errors import EndpointError
 from endpoint.hub.access import may_use
+from endpoint.hub.bounds import fits
 from endpoint.hub.functions import pack, packed_code
 from endpoint.hub.models import Endpoint
 from endpoint.hub.presence import Heartbeat
@@ -145,3 +147,18 @@ def test_a_failure_notice_is_shown_in_its_own_words_and_a_refusal_with_its_code(
     assert FailureNotice("Says the endpoint").shown == "Says the endpoint"
     assert Refusal(404, "X_NOT_FOUND", "There is no x").shown == "There is no x. [hub: X_NOT_FOUND]"
     assert isinstance(FailureNotice(""), EndpointError)
+
+
+@pytest.mark.parametrize("depth", [1, 60, 64, 65, 500, 5000])
+def test_what_is_nested_too_deeply_does_not_fit(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    assert fits(value, 1_000_000) is (depth < 64)
+
+
+@given(json_values)
+def test_what_fits_can_be_written_within_its_limit(value):
+    length = len(json.dumps(value))
+    assert fits(value, length)
+    assert not fits(value, length - 1)
