@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from endpoint.errors import EndpointError
 from endpoint.hub.access import may_use
+from endpoint.hub.app import AbsoluteForm
 from endpoint.hub.bounds import fits
 from endpoint.hub.functions import pack, packed_code
 from endpoint.hub.models import Endpoint
@@ -162,3 +164,23 @@ def test_what_fits_can_be_written_within_its_limit(value):
     length = len(json.dumps(value))
     assert fits(value, length)
     assert not fits(value, length - 1)
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://localhost:5000/v2/version", "/v2/version"),
+        ("http://localhost:5000", "/"),
+        ("https://hub/v3/endpoints/x/submit", "/v3/endpoints/x/submit"),
+        ("/v2/version", "/v2/version"),
+        ("/http://x", "/http://x"),
+    ],
+)
+def test_a_request_for_a_whole_url_is_one_for_its_path(target, path):
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["path"])
+
+    asyncio.run(AbsoluteForm(app)({"type": "http", "path": target}, None, None))
+    assert seen == [path]
