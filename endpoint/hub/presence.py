@@ -71,6 +71,9 @@ class Presence:
         """A heartbeat has come."""
         kept = report if fits(report, MAX_REPORT) else {**_essentials(report), "truncated": True}
         beat = Heartbeat(time.time(), kept)
+        if beat.error is not None and self._is_live_manager(endpoint_id):
+            # A child that the official manager forked reports its own end under the manager's name as well.
+            return beat
         self._last[endpoint_id] = beat
         self._unsaved.add(endpoint_id)
         if beat.alive and (event := self._waiting.pop(endpoint_id, None)):
@@ -87,6 +90,10 @@ class Presence:
         if beat is None or not beat.alive:
             return False
         return time.time() - beat.at <= self._missed * beat.period + self._slack_s
+
+    def _is_live_manager(self, endpoint_id: str) -> bool:
+        """Whether it is online and a manager, whose heartbeats say nothing of an engine."""
+        return self.is_online(endpoint_id) and "active" not in self._last[endpoint_id].report
 
     async def comes_online(self, endpoint_id: str, timeout: float) -> bool:
         """Wait until the endpoint is online; False when `timeout` seconds are over."""
