@@ -87,7 +87,7 @@ class ColoredLines(ReadableLines):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: `time` (seconds since the epoch), `level`, `logger`, `message`, our fields, `exception`."""
+    """One JSON object a line: `time` (seconds since the epoch), `level`, `logger`, `message`, fields, `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {

@@ -114,8 +114,8 @@ def client_environment() -> dict[str, str]:
         "GLOBUS_COMPUTE_CLIENT_ID": client["client_id"],
         "GLOBUS_COMPUTE_CLIENT_SECRET": client["client_secret"],
         "GLOBUS_SDK_ENVIRONMENT": "local",
-        "GLOBUS_SDK_SERVICE_URL_AUTH": URL,
-        "GLOBUS_SDK_SERVICE_URL_COMPUTE": URL,
+        "GLOBUS_SDK_SERVICE_URL_AUTH": URL + "/",
+        "GLOBUS_SDK_SERVICE_URL_COMPUTE": URL + "/",
     }
     env_file = DEMO / "env"
     env_file.touch(mode=0o600)

@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("endpoint_id")
     parser.add_argument("--small", type=int, default=500, help="how many small tasks (default: 500)")
     arguments = parser.parse_args()
-    with Executor(endpoint_id=arguments.endpoint_id) as executor:
+    with Executor(endpoint_id=arguments.endpoint_id, batch_size=arguments.small) as executor:
         show_single_tasks(executor)
         show_small_tasks(executor, arguments.small)
     return 0
@@ -54,26 +54,26 @@ def main() -> int:
 
 def show_single_tasks(executor: Executor) -> None:
     started = time.monotonic()
-    print(f"  a plain function    {executor.submit(greet, 'world').result(WAIT_S)} ({since(started)})")
-
     data = bytes(range(250)) * (MEGABYTE // 250)
-    started = time.monotonic()
-    back = executor.submit(reverse, data).result(WAIT_S)
+    # Sent together: the SDK holds back whoever submits often.
+    greeting = executor.submit(greet, "world")
+    reversed_data = executor.submit(reverse, data)
+    failing = executor.submit(divide, 1, 0)
+    shell = executor.submit(ShellFunction("echo $(whoami) runs $(uname -s)"))
+
+    print(f"  a plain function    {greeting.result(WAIT_S)} ({since(started)})")
+    back = reversed_data.result(WAIT_S)
     assert back == data[::-1], "the megabyte came back changed"
     print(f"  1 MB in and out     {len(data):,} bytes there, {len(back):,} bytes back, as expected ({since(started)})")
-
-    started = time.monotonic()
     try:
-        executor.submit(divide, 1, 0).result(WAIT_S)
+        failing.result(WAIT_S)
     except TaskExecutionFailed as error:
         last_line = str(error).strip().splitlines()[-1].strip()
         print(f"  one that raises     {last_line} ({since(started)})")
     else:
         sys.exit("the function that raises did not raise")
-
-    started = time.monotonic()
-    shell = executor.submit(ShellFunction("echo $(whoami) runs $(uname -s)")).result(WAIT_S)
-    print(f"  a shell function    {shell.stdout.strip()!r}, exit status {shell.returncode} ({since(started)})")
+    answer = shell.result(WAIT_S)
+    print(f"  a shell function    {answer.stdout.strip()!r}, exit status {answer.returncode} ({since(started)})")
 
 
 def show_small_tasks(executor: Executor, count: int) -> None:
@@ -87,7 +87,7 @@ def show_small_tasks(executor: Executor, count: int) -> None:
             workers[pid] += 1
     seconds = time.monotonic() - started
     where = ", ".join(f"{tasks} by process {pid}" for pid, tasks in sorted(workers.items()))
-    print(f"  {count} small ones      all right: {where} ({seconds:.1f} s, {count / seconds:.0f} a second)")
+    print(f"                      all right: {where} ({seconds:.1f} s, {count / seconds:.0f} a second)")
 
 
 def since(started: float) -> str:

@@ -17,7 +17,7 @@ engine:
   max_workers: {{ workers|default(1) }}
 heartbeat_period: 5
 """
-# Root would get a multi-user endpoint from the official program. In a user namespace root's files are still within reach.
+# Root would get a multi-user endpoint from the official program. In a user namespace root's files stay within reach.
 NOBODY = 65534
 AS_ORDINARY_USER = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"] if os.getuid() == 0 else []
 SCHEMA = {

@@ -15,7 +15,6 @@ import uuid
 import globus_compute_sdk.serialize as strategies
 from globus_compute_sdk import Client, Executor, ShellFunction
 from globus_compute_sdk.errors import TaskExecutionFailed
-from globus_compute_sdk.serialize import ComputeSerializer
 from globus_sdk import GlobusAPIError
 
 WAIT_S = 90
