@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from cryptography.fernet import Fernet
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from endpoint.errors import ExitStatus
 from endpoint.wire.codec import encode
@@ -157,6 +159,28 @@ def test_a_message_without_a_task_id_is_dropped_logged_and_does_no_harm(running,
     assert queues.value_of(queues.submit(double, 5)) == 10
     assert queues.waiting(queues.task) == 0
     assert "dropped" in running.log
+
+
+JUNK_HEADERS = st.dictionaries(
+    st.sampled_from(["task_uuid", "function_uuid", "resource_specification", "result_serializers", "other"]),
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=40) | st.lists(st.text(max_size=5), max_size=3),
+)
+JUNK_BODIES = st.binary(max_size=200) | st.binary(max_size=200).map(lambda raw: b"\x01" + raw)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(JUNK_BODIES, JUNK_HEADERS, st.booleans()), min_size=10, max_size=40))
+def test_whatever_comes_each_task_gets_one_answer_and_the_endpoint_lives_on(running, queues, messages):
+    expected = set()
+    for body, junk, has_task_id in messages:
+        task_id = str(uuid.uuid4())
+        queues.publish(body, {**junk, "task_uuid": task_id} if has_task_id else {**junk, "task_uuid": None})
+        expected |= {task_id} if has_task_id else set()
+
+    for task_id in expected:
+        assert queues.result_of(task_id).error_details is not None
+    assert queues.value_of(queues.submit(double, 8)) == 16
+    assert running.process.poll() is None
 
 
 def test_a_function_that_is_not_on_the_list_is_refused_in_the_protocols_words(queues, tmp_path):
