@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint unit integration compat newer peers system format lock clean
+.PHONY: demo test bench lint unit integration compat newer peers system format lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,11 +26,14 @@ lint: $(VENV)/.done                 ## Style, types, layers, sizes
 unit: $(VENV)/.done                 ## No broker, no processes: seconds
 	$(PYTEST) tests/unit tests/schemas
 
-integration: $(VENV)/.done system   ## A real RabbitMQ, real pools, the programs as processes
-	$(PYTEST) tests/integration
+integration: $(VENV)/.done $(PEERS) system   ## A real RabbitMQ, real pools, the programs as processes
+	$(PYTEST) tests/integration --durations 10
 
 compat: $(VENV)/.done $(PEERS) system   ## The official SDK and endpoint beside ours
-	$(PYTEST) tests/compat
+	$(PYTEST) tests/compat --durations 5
+
+bench: $(VENV)/.done $(PEERS) system   ## Our user endpoint beside the official one, in one run
+	$(BIN)/python -m bench.user_endpoint
 
 newer: .venvs/newer/.done           ## The same code on a newer Python
 	.venvs/newer/bin/python -m pytest -q tests/unit tests/schemas
