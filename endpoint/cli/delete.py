@@ -66,7 +66,7 @@ def _end_process(endpoint_dir: Path, *, force: bool) -> None:
     """See that no process uses the directory; AlreadyRunning where that can't be said, or `force` is not given."""
     from endpoint.cli.stop import stop_here
     from endpoint.config.paths import PID
-    from endpoint.manager.lease import read_lease
+    from endpoint.lease import read_lease
 
     found = read_lease(endpoint_dir / PID)
     if found.state == "running" and not force:

@@ -47,7 +47,7 @@ def login(settings: Settings, force: bool) -> None:
 def logout(settings: Settings, force: bool) -> None:
     """Revoke this login's tokens, and forget them."""
     from endpoint.config.paths import PID
-    from endpoint.manager.lease import read_lease
+    from endpoint.lease import read_lease
     from endpoint.manager.login import auth_errors, globus_app
 
     running = [

@@ -32,7 +32,7 @@ SHARED_KEYS = frozenset(
 def migrate(settings: Settings, /, name_or_uuid: str, yes: bool) -> int:
     """Split the configuration of an older endpoint: the engine moves to a template. The old file is kept."""
     from endpoint.config.paths import CONFIG, PID, TEMPLATE
-    from endpoint.manager.lease import read_lease
+    from endpoint.lease import read_lease
 
     endpoint_dir = existing_endpoint_dir(settings, name_or_uuid)
     name, config, template = endpoint_dir.name, endpoint_dir / CONFIG, endpoint_dir / TEMPLATE

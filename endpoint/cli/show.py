@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ from endpoint.cli.common import (
 from endpoint.errors import ConfigError, EndpointError
 
 USER_ENDPOINT_PREFIX = "uep"
-START_COMMAND = "_start-user-endpoint"
 # What people know from the official program, by the state of the lease.
 WORDS = {"running": "Running", "elsewhere": "Running", "stale": "Disconnected", "none": "Stopped"}
 
@@ -31,7 +28,7 @@ WORDS = {"running": "Running", "elsewhere": "Running", "stale": "Disconnected", 
 def describe(endpoint_dir: Path) -> dict[str, Any]:
     """One endpoint as plain values: `name`, `id`, `status`, `host`, `pid`, `directory`, and `problem` if it has one."""
     from endpoint.config.paths import PID
-    from endpoint.manager.lease import read_lease
+    from endpoint.lease import read_lease
 
     entry: dict[str, Any] = {"name": endpoint_dir.name, "id": None, "directory": str(endpoint_dir)}
     try:
@@ -84,32 +81,15 @@ def status(settings: Settings, name_or_uuid: str) -> None:
 
 
 def _user_endpoints(settings: Settings, endpoint_id: str | None) -> list[dict[str, Any]]:
-    """The user endpoints that have a directory here, or a process on this host; as `describe`."""
+    """The user endpoints that have a directory here; as `describe`."""
     if endpoint_id is None:
         return []
-    prefix = f"{USER_ENDPOINT_PREFIX}.{endpoint_id}."
-    processes = {name: pid for name, pid in _user_endpoint_processes() if name.startswith(prefix)}
-    directories = {path.name: path for path in settings.compute_dir.glob(f"{prefix}*") if path.is_dir()}
-    found = []
-    for name in sorted(directories.keys() | processes.keys()):
-        entry = describe(directories.get(name, settings.compute_dir / name))
-        if name in processes:
-            entry |= {"status": WORDS["running"], "host": os.uname().nodename, "pid": processes[name]}
-        elif entry["status"] == "Initialized":
+    paths = sorted(settings.compute_dir.glob(f"{USER_ENDPOINT_PREFIX}.{endpoint_id}.*"))
+    found = [describe(path) for path in paths if path.is_dir()]
+    for entry in found:
+        if entry["status"] == "Initialized":  # it has no endpoint.json, and needs none
             entry["status"] = WORDS["none"]
-        found.append(entry)
     return found
-
-
-def _user_endpoint_processes() -> Iterator[tuple[str, int]]:
-    """Name and PID of each user endpoint of ours on this host; the official ones write a PID file instead."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_text(errors="replace").split("\0")
-        except OSError:  # it ended, or is none of our business
-            continue
-        if START_COMMAND in words[:-1]:
-            yield words[words.index(START_COMMAND) + 1], int(path.parent.name)
 
 
 def _service_view(settings: Settings, endpoint_dir: Path, endpoint_id: str | None) -> dict[str, Any]:

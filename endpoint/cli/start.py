@@ -17,7 +17,7 @@ from endpoint.errors import ConfigError, EndpointError, ExitStatus, Stage, Usage
 
 if TYPE_CHECKING:
     from endpoint.config.model import ManagerConfig
-    from endpoint.manager.lease import Lease
+    from endpoint.lease import Lease
     from endpoint.wire.queues import Registration
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def id_line(endpoint_id: str) -> str:
 def run_endpoint(settings: Settings, endpoint_dir: Path, endpoint_uuid: str | None, reporter: Any) -> int:
     """Load, register, run. `reporter` has `registering()`, `registered(id)` and `ready()`."""
     from endpoint.config.paths import PID
-    from endpoint.manager.lease import Lease
+    from endpoint.lease import Lease
     from endpoint.manager.registration import register
 
     os.umask(0o077)

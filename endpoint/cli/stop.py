@@ -58,7 +58,7 @@ def stop_here(endpoint_dir: Path, *, force: bool = False, timeout: float = PATIE
     AlreadyRunning if it is on another host; StopFailure if it doesn't end within `timeout` seconds.
     """
     from endpoint.config.paths import PID
-    from endpoint.manager.lease import Lease, open_process, read_lease
+    from endpoint.lease import Lease, open_process, read_lease
 
     name, path = endpoint_dir.name, endpoint_dir / PID
     found = read_lease(path)
@@ -128,7 +128,7 @@ def _wait(process: int, timeout: float, news: str = "") -> bool:
 
 def _is_running_here(endpoint_dir: Path) -> bool:
     from endpoint.config.paths import PID
-    from endpoint.manager.lease import read_lease
+    from endpoint.lease import read_lease
 
     return read_lease(endpoint_dir / PID).state == "running"
 

@@ -14,11 +14,13 @@ from endpoint.config.model import UserConfig, load_user_config
 from endpoint.config.paths import LOG, compute_dir
 from endpoint.engines.build import build_engine
 from endpoint.errors import EndpointError, ExitStatus, Stage, UsageError
+from endpoint.lease import Lease
 from endpoint.logs import set_up_logs
 from endpoint.user.document import Credentials, StartDocument
 from endpoint.user.facts import start_facts
-from endpoint.user.service import UserEndpoint
+from endpoint.user.service import Stop, UserEndpoint
 from endpoint.user.setup import run_command
+from endpoint.user.single import take_lease
 from endpoint.wire.codec import encode
 from endpoint.wire.messages import StatusReport
 from endpoint.wire.queues import Registration
@@ -46,6 +48,16 @@ def main(
     os.umask(0o077)
     directory = compute_dir(config_dir) / name
     set_up_logs(directory / LOG, debug=debug, console=log_to_console, color=color)
+    try:
+        with take_lease(directory) as lease:
+            status = _run(name, directory, lease, debug=debug, log_to_console=log_to_console, color=color)
+    except EndpointError as error:
+        # Whoever has the lease is fine, and says so itself: a notice in the name of both would be wrong.
+        status = _report(error, None)
+    return _leave(status)
+
+
+def _run(name: str, directory: Path, lease: Lease, *, debug: bool, log_to_console: bool, color: bool) -> ExitStatus:
     document: StartDocument | None = None
     try:
         document = StartDocument.read(sys.stdin.buffer)
@@ -58,17 +70,16 @@ def main(
                 color=color,
                 json_lines=config.log_format == "json",
             )
-        status = asyncio.run(_serve(document, config, directory))
+        return asyncio.run(_serve(document, config, directory, lease))
     except EndpointError as error:
-        status = _report(error, document)
+        return _report(error, document)
     except Exception as error:  # the last resort: the log has it whole, the user is told in a sentence
         log.critical("The user endpoint ends in a way that nobody foresaw", exc_info=error)
         sentence = f"The endpoint ended unexpectedly ({type(error).__name__})"
-        status = _report(EndpointError(sentence, hint="The endpoint's log says more"), document)
-    return _leave(status)
+        return _report(EndpointError(sentence, hint="The endpoint's log says more"), document)
 
 
-async def _serve(document: StartDocument, config: UserConfig, directory: Path) -> ExitStatus:
+async def _serve(document: StartDocument, config: UserConfig, directory: Path, lease: Lease) -> ExitStatus:
     allowed = document.allowed_functions if document.limits_functions else config.allowed_functions
     await run_command("endpoint_setup", config.endpoint_setup)
     try:
@@ -80,7 +91,11 @@ async def _serve(document: StartDocument, config: UserConfig, directory: Path) -
             facts=start_facts(document.ep_info, document.config),
             run_dir=directory,
         )
-        return await endpoint.run()
+        keeping = asyncio.create_task(lease.keep(lambda: endpoint.stop(Stop("its PID file was removed"))))
+        try:
+            return await endpoint.run()
+        finally:
+            keeping.cancel()
     finally:
         await run_command("endpoint_teardown", config.endpoint_teardown)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import signal
 import socket
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from endpoint.errors import ExitStatus
+from endpoint.lease import Lease
 from tests.support.hubs import RunningHub, clean_environment
 
 PROGRAM = str(Path(sys.executable).with_name("globus-compute-endpoint"))
@@ -211,22 +213,24 @@ def test_remote_stop_reaches_an_endpoint_that_is_known_by_its_id_only(site: Site
     assert process.returncode == ExitStatus.ENDPOINT_BLOCKED
 
 
-def test_status_finds_the_processes_of_user_endpoints(site: Site) -> None:
+def test_status_shows_the_user_endpoints_as_their_leases_tell(site: Site) -> None:
     directory = site.configure("one")
     endpoint_id = str(uuid.uuid4())
     (directory / "endpoint.json").write_text(json.dumps({"endpoint_id": endpoint_id}))
-    running, gone = f"uep.{endpoint_id}.{uuid.uuid4()}", f"uep.{endpoint_id}.{uuid.uuid4()}"
-    (site.directory / gone).mkdir()
-    command = [sys.executable, "-c", "import sys; sys.stdin.read()", "_start-user-endpoint", running]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE)
-    try:
+    running, killed, gone = (f"uep.{endpoint_id}.{uuid.uuid4()}" for _ in range(3))
+    for name in (running, killed, gone):
+        (site.directory / name).mkdir()
+    with Lease.take(site.directory / running / "daemon.pid") as lease:
+        (site.directory / killed / "daemon.pid").write_text(
+            lease.path.read_text().replace(f'"pid": {os.getpid()},', '"pid": 4194305,')
+        )
         found = {entry["name"]: entry for entry in site.json("status", "one")["user_endpoints"]}
-        assert (found[running]["status"], found[running]["pid"]) == ("Running", process.pid)
-        assert (found[gone]["status"], found[gone]["pid"]) == ("Stopped", None)
-        assert running.rpartition(".")[2] in site.run("status", "one").stdout
-    finally:
-        process.kill()
-        process.communicate()
+        shown = site.run("status", "one").stdout
+
+    assert (found[running]["status"], found[running]["pid"]) == ("Running", os.getpid())
+    assert (found[killed]["status"], found[killed]["pid"]) == ("Disconnected", None)
+    assert (found[gone]["status"], found[gone]["pid"]) == ("Stopped", None)
+    assert running.rpartition(".")[2] in shown
 
 
 def test_delete_takes_the_endpoint_from_the_service_and_from_the_disk(site: Site) -> None:

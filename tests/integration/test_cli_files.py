@@ -14,7 +14,7 @@ import pytest
 from endpoint.cli.main import run
 from endpoint.config.load import load_yaml
 from endpoint.errors import ExitStatus
-from endpoint.manager.lease import Lease
+from endpoint.lease import Lease
 
 POLICY = "0c9bbcc5-8b8a-4a5e-9c1c-0b5a3a0a9a01"
 NOBODY = str(2**22 + 1)

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from endpoint.errors import AlreadyRunning, ConfigError, ExitStatus
-from endpoint.manager.lease import Lease, open_process, read_lease
+from endpoint.lease import Lease, open_process, read_lease
 
 HOLD = """
 import sys
 from pathlib import Path
 from endpoint.errors import AlreadyRunning
-from endpoint.manager.lease import Lease
+from endpoint.lease import Lease
 sys.stdin.readline()
 try:
     lease = Lease.take(Path(sys.argv[1]))
@@ -194,6 +194,30 @@ def test_child_made_by_fork_leaves_the_lease_alone(pid_file: Path) -> None:
             os._exit(0)
         os.waitpid(child, 0)
         assert read_lease(pid_file).state == "running"
+
+
+def test_lock_of_a_killed_process_does_not_live_on_in_what_it_has_forked(pid_file: Path) -> None:
+    script = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from endpoint.lease import Lease\n"
+        "lease = Lease.take(Path(sys.argv[1]))\n"
+        "child = os.fork()\n"
+        "print(os.getpid(), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(pid_file)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    with process.stdout:
+        pids = [int(process.stdout.readline()) for _ in range(2)]
+    child = next(pid for pid in pids if pid != process.pid)
+    process.kill()
+    process.wait()
+    try:
+        with Lease.take(pid_file):
+            assert read_lease(pid_file).pid == os.getpid()
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from endpoint.errors import ExitStatus
+from endpoint.lease import read_lease
 from endpoint.wire.codec import encode
 from endpoint.wire.messages import Task
 from tests.support.proxy import Proxy
@@ -223,7 +224,8 @@ def test_a_task_that_a_stop_interrupts_is_run_by_the_next_start(running, queues)
         assert queues.value_of(long_id) == "late"
 
 
-def test_an_endpoint_whose_manager_is_gone_stops(queues, tmp_path):
+def under_a_manager(queues, directory) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """A user endpoint that another process than this one has started: that process, and the endpoint's."""
     script = (
         "import os, subprocess, sys\n"
         "document = sys.stdin.read().replace('\"PARENT\"', str(os.getpid()))\n"
@@ -231,25 +233,63 @@ def test_an_endpoint_whose_manager_is_gone_stops(queues, tmp_path):
         "child.stdin.write(document); child.stdin.close(); print(child.pid, flush=True); sys.stdin = None\n"
         "child.wait()\n"
     )
-    endpoint = UserEndpointProcess(queues, tmp_path, ep_info={"posix_ppid": "PARENT"})
+    endpoint = UserEndpointProcess(queues, directory, ep_info={"posix_ppid": "PARENT"})
     manager = subprocess.Popen(
         [sys.executable, "-c", script, *endpoint._command, "_start-user-endpoint", "uep"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "GLOBUS_COMPUTE_USER_DIR": str(tmp_path)},
+        env={**os.environ, "GLOBUS_COMPUTE_USER_DIR": str(directory)},
     )
     manager.stdin.write(json.dumps(endpoint._document))
     manager.stdin.close()
-    child = psutil.Process(int(manager.stdout.readline()))
+    with manager.stdout:
+        return manager, psutil.Process(int(manager.stdout.readline()))
+
+
+def test_an_endpoint_whose_manager_is_gone_stops(queues, tmp_path):
+    manager, child = under_a_manager(queues, tmp_path)
     assert queues.next_heartbeat()["active"]
 
     manager.kill()
     manager.wait()
-    manager.stdout.close()
 
     child.wait(GONE_S)
     assert queues.next_heartbeat()["active"] is False
+
+
+def test_a_second_process_of_a_user_endpoint_is_refused_and_the_first_goes_on_unharmed(running, queues):
+    with UserEndpointProcess(queues, running.directory) as second:
+        assert second.process.wait(GONE_S) == ExitStatus.ALREADY_RUNNING
+
+    assert f"process {running.process.pid} on this host" in running.log
+    assert read_lease(running.directory / "uep" / "daemon.pid").pid == running.process.pid
+    assert queues.value_of(queues.submit(double, 6)) == 12
+    while queues.waiting(queues.heartbeat):
+        assert "error" not in queues.next_heartbeat(), "it is not the first one's failure"
+
+
+@pytest.mark.slow  # a lease is looked at every 15 seconds
+def test_a_user_endpoint_whose_pid_file_is_removed_stops(running, queues):
+    (running.directory / "uep" / "daemon.pid").unlink()
+
+    assert running.process.wait(30) == ExitStatus.OK
+    assert "PID file was removed" in running.log
+
+
+def test_a_user_endpoint_waits_for_the_one_of_a_manager_that_was_killed(queues, tmp_path):
+    manager, child = under_a_manager(queues, tmp_path)
+    assert queues.next_heartbeat()["active"]
+    long_id = queues.submit(nap, 2, "slow")
+    assert wait_until_taken(queues)
+    manager.kill()
+    manager.wait()
+
+    with UserEndpointProcess(queues, tmp_path) as second:
+        child.wait(GONE_S)
+        assert queues.value_of(long_id) == "slow"
+        assert queues.value_of(queues.submit(double, 8)) == 16
+        assert f"Waiting for process {child.pid}" in second.log
 
 
 def test_an_idle_endpoint_stops_by_itself(queues, tmp_path):

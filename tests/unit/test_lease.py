@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from endpoint.manager.lease import FRESH, Holder, judge, parse_holder, process_start, this_process
+from endpoint.lease import FRESH, Holder, judge, parse_holder, process_start, this_process
 
 HERE = this_process()
 NOBODY = 2**22 + 1  # above the kernel's largest process number

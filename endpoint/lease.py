@@ -118,6 +118,8 @@ class Lease:
         self.path = path
         self._descriptor = descriptor
         self._holder = holder
+        # A lock belongs to every process that has the open file. What a killed holder has forked must not keep it.
+        os.register_at_fork(after_in_child=self._drop)
 
     @classmethod
     def take(cls, path: Path) -> Lease:
@@ -188,6 +190,12 @@ class Lease:
                 self.path.unlink()
         os.close(self._descriptor)
         self._descriptor = -1
+
+    def _drop(self) -> None:
+        """In a child made by fork: leave the lease to the parent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def __enter__(self) -> Lease:
         return self
