@@ -171,6 +171,7 @@ def test_a_process_is_replaced_after_as_many_tasks_as_configured(engine):
 
 
 def test_shutdown_ends_processes_in_the_midst_of_a_task_and_their_children(engine, tmp_path):
+    before = psutil.Process().children()
     running = engine(type="ProcessPoolEngine", max_workers=2)
     future = running.submit(linger(str(tmp_path / "note")))
     wait_for(tmp_path / "note")
@@ -181,7 +182,7 @@ def test_shutdown_ends_processes_in_the_midst_of_a_task_and_their_children(engin
 
     assert future.cancelled()
     assert psutil.wait_procs(processes, 5)[1] == []
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= set(before)
     assert running.submit(double("x")).cancelled()
 
 
