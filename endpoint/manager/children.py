@@ -33,6 +33,7 @@ class Event(str, enum.Enum):
     LAUNCH_FAILED = "launch-failed"  # it won't be
     ENDED_WELL = "ended-well"  # its process ended with status 0
     ENDED_BADLY = "ended-badly"  # with another status, or by a signal
+    ENDED_TOLD = "ended-told"  # with a status which means that it has told the user why, or that there is no need to
     TIME_UP = "time-up"  # the timer that was set last
     STOP = "stop"  # the manager stops
 
@@ -67,29 +68,35 @@ TABLE: dict[tuple[State, Event], Step] = {
     (S.STARTING, E.REQUESTED): (S.KEEPING, (A.REFRESH_CREDENTIALS, A.SET_TIMER)),
     (S.STARTING, E.ENDED_WELL): (S.GONE, (A.FORGET,)),
     (S.STARTING, E.ENDED_BADLY): (S.GONE, (A.SEND_NOTICE, A.FORGET)),
+    (S.STARTING, E.ENDED_TOLD): (S.GONE, (A.FORGET,)),
     (S.STARTING, E.TIME_UP): (S.RUNNING, ()),
     (S.STARTING, E.STOP): (S.STOPPING, (A.TERMINATE, A.SET_TIMER)),
     (S.RUNNING, E.REQUESTED): (S.KEEPING, (A.REFRESH_CREDENTIALS, A.SET_TIMER)),
     (S.RUNNING, E.ENDED_WELL): (S.GONE, (A.FORGET,)),
-    # It has tasks that the broker will deliver again: a notice would fail them for good.
-    (S.RUNNING, E.ENDED_BADLY): (S.GONE, (A.FORGET,)),
+    # The service should know at once that it is away: the next submission then starts it again, for its tasks too.
+    (S.RUNNING, E.ENDED_BADLY): (S.GONE, (A.SEND_NOTICE, A.FORGET)),
+    (S.RUNNING, E.ENDED_TOLD): (S.GONE, (A.FORGET,)),
     (S.RUNNING, E.STOP): (S.STOPPING, (A.TERMINATE, A.SET_TIMER)),
     (S.KEEPING, E.REQUESTED): (S.KEEPING, (A.REFRESH_CREDENTIALS, A.SET_TIMER)),
     (S.KEEPING, E.ENDED_WELL): (S.PREPARING, (A.LAUNCH,)),
     # Somebody waits for it, and starting again what just broke may go on for ever.
     (S.KEEPING, E.ENDED_BADLY): (S.GONE, (A.SEND_NOTICE, A.FORGET)),
+    # It may have told its reason before it was asked for again.
+    (S.KEEPING, E.ENDED_TOLD): (S.GONE, (A.SEND_NOTICE, A.FORGET)),
     (S.KEEPING, E.TIME_UP): (S.RUNNING, ()),
     (S.KEEPING, E.STOP): (S.STOPPING, (A.TERMINATE, A.SET_TIMER)),
     (S.STOPPING, E.LAUNCHED): (S.STOPPING, (A.TERMINATE, A.SET_TIMER)),
     (S.STOPPING, E.LAUNCH_FAILED): (S.GONE, (A.FORGET,)),
     (S.STOPPING, E.ENDED_WELL): (S.GONE, (A.FORGET,)),
     (S.STOPPING, E.ENDED_BADLY): (S.GONE, (A.FORGET,)),
+    (S.STOPPING, E.ENDED_TOLD): (S.GONE, (A.FORGET,)),
     (S.STOPPING, E.TIME_UP): (S.KILLING, (A.KILL, A.SET_TIMER)),
     (S.STOPPING, E.STOP): (S.KILLING, (A.KILL, A.SET_TIMER)),
     (S.KILLING, E.LAUNCHED): (S.KILLING, (A.KILL, A.SET_TIMER)),
     (S.KILLING, E.LAUNCH_FAILED): (S.GONE, (A.FORGET,)),
     (S.KILLING, E.ENDED_WELL): (S.GONE, (A.FORGET,)),
     (S.KILLING, E.ENDED_BADLY): (S.GONE, (A.FORGET,)),
+    (S.KILLING, E.ENDED_TOLD): (S.GONE, (A.FORGET,)),
     # The kernel can't end it (a dead file system, say): don't wait for ever.
     (S.KILLING, E.TIME_UP): (S.GONE, (A.FORGET,)),
     (S.KILLING, E.STOP): (S.KILLING, ()),

@@ -210,7 +210,7 @@ class Supervisor:
         if status != 0:
             # It could not clean up: what it has started in its session would stay for ever.
             _signal_group(running, signal.SIGTERM)
-        self._happens(child, Event.ENDED_WELL if status == 0 else Event.ENDED_BADLY)
+        self._happens(child, end_of(status, started=child.state is not State.STARTING))
 
 
 def _signal(child: Child, number: signal.Signals, *, group: bool = False) -> None:
@@ -238,6 +238,9 @@ def _report_end(child: Child, running: Running, status: int) -> Failure | None:
         log.info("The user endpoint has ended (PID %d)", pid, extra=child.fields)
         return None
     meaning = exit_meaning(status)
+    if status == ExitStatus.ALREADY_RUNNING:
+        log.error("The user endpoint runs already, for another manager: see %s", running.logfile, extra=child.fields)
+        return None
     failure = Failure(
         stage=Stage.EXEC,
         code="USER_ENDPOINT_ENDED",
@@ -253,6 +256,17 @@ def _report_end(child: Child, running: Running, status: int) -> Failure | None:
             meaning, pid, running.logfile, failure.detail, extra=child.fields,
         )  # fmt: skip
     return failure
+
+
+def end_of(status: int, *, started: bool) -> Event:
+    """What a process's exit status means to the user endpoint's life.
+
+    started: it was up for a while. Before, FAILED may also come from a Python that can't even begin, and tells nobody.
+    """
+    if status == ExitStatus.OK:
+        return Event.ENDED_WELL
+    told = {ExitStatus.BAD_CONFIG, ExitStatus.ALREADY_RUNNING} | ({ExitStatus.FAILED} if started else set())
+    return Event.ENDED_TOLD if status in told else Event.ENDED_BADLY
 
 
 def exit_meaning(status: int) -> str:

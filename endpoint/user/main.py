@@ -13,7 +13,7 @@ from endpoint.amqp.link import publish_once
 from endpoint.config.model import UserConfig, load_user_config
 from endpoint.config.paths import LOG, compute_dir
 from endpoint.engines.build import build_engine
-from endpoint.errors import EndpointError, ExitStatus, Stage, UsageError
+from endpoint.errors import AlreadyRunning, EndpointError, ExitStatus, Stage, UsageError
 from endpoint.lease import Lease
 from endpoint.logs import set_up_logs
 from endpoint.user.document import Credentials, StartDocument
@@ -48,35 +48,27 @@ def main(
     os.umask(0o077)
     directory = compute_dir(config_dir) / name
     set_up_logs(directory / LOG, debug=debug, console=log_to_console, color=color)
-    try:
-        with take_lease(directory) as lease:
-            status = _run(name, directory, lease, debug=debug, log_to_console=log_to_console, color=color)
-    except EndpointError as error:
-        # Whoever has the lease is fine, and says so itself: a notice in the name of both would be wrong.
-        status = _report(error, None)
-    return _leave(status)
-
-
-def _run(name: str, directory: Path, lease: Lease, *, debug: bool, log_to_console: bool, color: bool) -> ExitStatus:
     document: StartDocument | None = None
     try:
         document = StartDocument.read(sys.stdin.buffer)
-        config = load_user_config(document.config, source=f"the configuration of {name}")
-        if config.debug or config.log_format == "json":
-            set_up_logs(
-                directory / LOG,
-                debug=debug or config.debug,
-                console=log_to_console,
-                color=color,
-                json_lines=config.log_format == "json",
-            )
-        return asyncio.run(_serve(document, config, directory, lease))
+        with take_lease(directory) as lease:
+            config = load_user_config(document.config, source=f"the configuration of {name}")
+            if config.debug or config.log_format == "json":
+                set_up_logs(
+                    directory / LOG,
+                    debug=debug or config.debug,
+                    console=log_to_console,
+                    color=color,
+                    json_lines=config.log_format == "json",
+                )
+            status = asyncio.run(_serve(document, config, directory, lease))
     except EndpointError as error:
-        return _report(error, document)
+        status = _report(error, document)
     except Exception as error:  # the last resort: the log has it whole, the user is told in a sentence
         log.critical("The user endpoint ends in a way that nobody foresaw", exc_info=error)
         sentence = f"The endpoint ended unexpectedly ({type(error).__name__})"
-        return _report(EndpointError(sentence, hint="The endpoint's log says more"), document)
+        status = _report(EndpointError(sentence, hint="The endpoint's log says more"), document)
+    return _leave(status)
 
 
 async def _serve(document: StartDocument, config: UserConfig, directory: Path, lease: Lease) -> ExitStatus:
@@ -101,13 +93,19 @@ async def _serve(document: StartDocument, config: UserConfig, directory: Path, l
 
 
 def _report(error: EndpointError, document: StartDocument | None) -> ExitStatus:
-    """Tell the admin (log) and the user (failure notice); returns the status to exit with."""
+    """Tell the admin (log) and the user (failure notice); returns the status to exit with.
+
+    A manager takes some statuses for "the user was told". Where that could not be done, the status is NETWORK.
+    """
     log.critical(error.failure.for_admin(), extra={"stage": error.failure.stage.value, "code": error.failure.code})
-    if document is not None and error.failure.stage is not Stage.CONNECT:
-        try:
-            asyncio.run(send_failure_notice(document, error))
-        except EndpointError as unsent:
-            log.error("The failure notice could not be sent: %s", unsent)
+    # Whoever runs already is fine, and says so: a notice under the name of both would be wrong.
+    if document is None or isinstance(error, AlreadyRunning) or error.failure.stage is Stage.CONNECT:
+        return error.exit_status
+    try:
+        asyncio.run(send_failure_notice(document, error))
+    except EndpointError as unsent:
+        log.error("The failure notice could not be sent: %s", unsent)
+        return ExitStatus.NETWORK
     return error.exit_status
 
 

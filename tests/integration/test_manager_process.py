@@ -165,11 +165,19 @@ def test_a_document_larger_than_a_pipe_arrives(manager, wire, user_endpoint):
 
 
 def test_a_user_endpoint_that_cannot_start_is_reported_with_its_status(manager, wire, user_endpoint):
-    text = refused(wire, wire.start_command(user_endpoint, user_opts={"mode": "exit 78"}))
+    text = refused(wire, wire.start_command(user_endpoint, user_opts={"mode": "exit 70"}))
 
-    assert "status 78 (bad config)" in text
+    assert "status 70 (unexpected answer)" in text
     assert "the reason" not in text, "the log is the administrator's"
     assert "the reason, with amqp://user:***@broker/" in manager.log
+
+
+def test_a_user_endpoint_that_has_told_its_reason_is_not_reported_once_more(manager, wire, user_endpoint):
+    wire.send(wire.start_command(user_endpoint, user_opts={"mode": "exit 78"}))
+    wire.send(wire.start_command(user_endpoint, user_opts={"mode": "exit 70"}, name="another"))
+
+    assert "status 70" in wire.state_of(user_endpoint)["error"]
+    assert wire.waiting(f"beats.{user_endpoint}") == 0
 
 
 def test_a_command_of_somebody_else_is_refused_and_they_are_told(manager, wire, user_endpoint):

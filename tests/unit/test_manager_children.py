@@ -6,10 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from endpoint.errors import ExitStatus
 from endpoint.manager.children import TABLE, Action, Event, ImpossibleEvent, State, step
+from endpoint.manager.supervisor import end_of
 
 REQUESTED, LAUNCHED, LAUNCH_FAILED = Event.REQUESTED, Event.LAUNCHED, Event.LAUNCH_FAILED
-ENDED_WELL, ENDED_BADLY, TIME_UP, STOP = Event.ENDED_WELL, Event.ENDED_BADLY, Event.TIME_UP, Event.STOP
+ENDED_WELL, ENDED_BADLY, ENDED_TOLD = Event.ENDED_WELL, Event.ENDED_BADLY, Event.ENDED_TOLD
+TIME_UP, STOP = Event.TIME_UP, Event.STOP
 WITH_A_PROCESS = {State.STARTING, State.RUNNING, State.KEEPING}
 
 
@@ -38,8 +41,35 @@ def test_a_user_endpoint_that_breaks_while_it_starts_is_reported():
     assert play(REQUESTED, LAUNCHED, ENDED_BADLY) == (State.GONE, [Action.SEND_NOTICE, Action.FORGET])
 
 
-def test_a_user_endpoint_that_breaks_later_is_not_reported_because_its_tasks_come_again():
-    assert play(REQUESTED, LAUNCHED, TIME_UP, ENDED_BADLY) == (State.GONE, [Action.FORGET])
+def test_a_user_endpoint_that_breaks_later_is_reported_so_that_it_is_asked_for_again():
+    assert play(REQUESTED, LAUNCHED, TIME_UP, ENDED_BADLY) == (State.GONE, [Action.SEND_NOTICE, Action.FORGET])
+
+
+@pytest.mark.parametrize("history", [(LAUNCHED,), (LAUNCHED, TIME_UP)])
+def test_a_user_endpoint_that_has_told_its_reason_is_not_reported_once_more(history):
+    assert play(REQUESTED, *history, ENDED_TOLD) == (State.GONE, [Action.FORGET])
+
+
+def test_who_asks_again_is_told_although_the_user_endpoint_has_told_its_reason_before():
+    assert play(REQUESTED, LAUNCHED, REQUESTED, ENDED_TOLD) == (State.GONE, [Action.SEND_NOTICE, Action.FORGET])
+
+
+@pytest.mark.parametrize(
+    ("status", "started", "event"),
+    [
+        (0, True, ENDED_WELL),
+        (-9, True, ENDED_BADLY),
+        (-9, False, ENDED_BADLY),
+        (3, True, ENDED_BADLY),
+        (ExitStatus.NETWORK, True, ENDED_BADLY),
+        (ExitStatus.BAD_CONFIG, False, ENDED_TOLD),
+        (ExitStatus.ALREADY_RUNNING, False, ENDED_TOLD),
+        (ExitStatus.FAILED, True, ENDED_TOLD),
+        (ExitStatus.FAILED, False, ENDED_BADLY),
+    ],
+)
+def test_an_exit_status_says_whether_the_user_was_told(status, started, event):
+    assert end_of(status, started=started) is event
 
 
 def test_a_request_for_a_running_user_endpoint_refreshes_its_credentials():
@@ -79,7 +109,7 @@ def test_a_stop_while_the_process_is_on_its_way_waits_for_it_and_ends_it():
 
 def test_a_user_endpoint_that_was_stopped_is_neither_reported_nor_revived():
     for history in ((LAUNCHED, STOP), (LAUNCHED, REQUESTED, STOP), (LAUNCHED, STOP, STOP)):
-        for end in (ENDED_WELL, ENDED_BADLY):
+        for end in (ENDED_WELL, ENDED_BADLY, ENDED_TOLD):
             assert play(REQUESTED, *history, end) == (State.GONE, [Action.FORGET])
 
 
