@@ -32,6 +32,8 @@ class Link:
     url: where to connect; asked anew for each attempt, so that refreshed credentials are used.
     on_state: called with (True, None) when the link is up, and with (False, reason) when it is lost.
     patience_s: how long `open` tries before it gives up.
+    refusals: after how many refusals in a row the link gives up, for its owner to get other credentials, say. The end
+        of a session that has lasted a while is not one of them, even if the broker ended it.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class Link:
         *,
         on_state: Callable[[bool, EndpointError | None], None] | None = None,
         patience_s: float = 30.0,
+        refusals: int = REFUSALS_BEFORE_GIVING_UP,
     ) -> None:
         self._name = name
         self._url: Callable[[], str] = (lambda: url) if isinstance(url, str) else url
         self._on_state = on_state or (lambda _up, _reason: None)
         self._patience_s = patience_s
+        self._refusals = refusals
         self._roles: list[Consumer | Publisher] = []
         self._closing = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
@@ -72,7 +76,10 @@ class Link:
         return publisher
 
     async def open(self) -> None:
-        """Connect for the first time; raises AccessRefused or NetworkFailure when `patience_s` is over."""
+        """Connect for the first time.
+
+        Raises AccessRefused after so many refusals, and it or NetworkFailure when `patience_s` is over.
+        """
         self._first_up = asyncio.get_running_loop().create_future()
         self._life = asyncio.create_task(self._live(), name=f"link {self._name}")
         await asyncio.wait((self._first_up, self._life), return_when=asyncio.FIRST_COMPLETED)
@@ -113,7 +120,7 @@ class Link:
 
     def _must_give_up(self, refusals: int, waited: float) -> bool:
         never_up = self._first_up is not None and not self._first_up.done()
-        return refusals >= REFUSALS_BEFORE_GIVING_UP or (never_up and waited >= self._patience_s)
+        return refusals >= self._refusals or (never_up and waited >= self._patience_s)
 
     async def _one_session(self) -> tuple[EndpointError | None, bool]:
         """From connecting to the loss: (why it ended, or None for our own close; whether it was up for a while)."""

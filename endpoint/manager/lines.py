@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 SHUTTING_DOWN = 0
 COMMANDS_AT_ONCE = 16
 PATIENCE_S = 15.0  # at the start, when somebody watches
+REFUSALS = 1  # the service knows better than a second try: it has other credentials, or has shut us out
 
 
 class Lines:
@@ -29,11 +30,15 @@ class Lines:
             raise UnexpectedAnswer("The registration lacks the queues that a manager needs")
         self._endpoint_id = registration.endpoint_id
         self._target = heartbeat.publish
-        self._commands = Link("commands", command.connection_url, patience_s=PATIENCE_S)
+        self._commands = Link("commands", command.connection_url, patience_s=PATIENCE_S, refusals=REFUSALS)
         self._commands.consume(command.queue, on_command, prefetch=COMMANDS_AT_ONCE)
         self._up = False
         self._heartbeats = Link(
-            "heartbeats", heartbeat.connection_url, patience_s=PATIENCE_S, on_state=self._on_heartbeat_state
+            "heartbeats",
+            heartbeat.connection_url,
+            patience_s=PATIENCE_S,
+            refusals=REFUSALS,
+            on_state=self._on_heartbeat_state,
         )
         self._publisher = self._heartbeats.publisher()
 

@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 SHORTEST_HEARTBEAT_S = 5.0
 GOODBYE_S = 5.0
 REGISTRATION_DELAYS_S = (0.0, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 120.0)
-REFUSALS_IN_A_ROW = 3  # fresh credentials that don't work either: somebody should look at it
+# Before registering again: fresh credentials that don't work at once may do so soon. Then somebody should look at it.
+REFUSED_PAUSES_S = (0.0, 2.0, 10.0)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 T = TypeVar("T")
@@ -102,9 +103,10 @@ class Manager:
             except AccessRefused as error:
                 # Either the credentials were renewed, or the endpoint was stopped remotely: the service knows.
                 log.warning("The broker shuts us out: %s", error.failure.for_admin())
-                self._refusals += 1
-                if self._refusals > REFUSALS_IN_A_ROW:
+                if self._refusals == len(REFUSED_PAUSES_S):
                     raise
+                await self._until_stopped(asyncio.sleep(REFUSED_PAUSES_S[self._refusals]))
+                self._refusals += 1
                 registration = await self._until_stopped(self._fresh_registration()) or registration
 
     async def _be_connected(self, registration: Registration) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
@@ -159,6 +160,17 @@ def test_wrong_credentials_are_an_access_refusal_that_hides_the_password(broker)
 
     assert "credentials" in caught.value.failure.reason
     assert "s3cret" not in caught.value.failure.for_admin()
+
+
+def test_a_link_that_may_be_refused_once_gives_up_at_the_first_refusal(broker):
+    parts = urlsplit(broker.amqp_url)
+    wrong = urlunsplit(parts._replace(netloc=f"nobody:s3cret@{parts.hostname}:{parts.port}"))
+    started = time.monotonic()
+
+    with pytest.raises(AccessRefused):
+        asyncio.run(Link("test", wrong, refusals=1).open())
+
+    assert time.monotonic() - started < 2
 
 
 def test_a_missing_queue_is_an_access_refusal(broker):
