@@ -164,7 +164,7 @@ def _refused(error: globus_sdk.GlobusAPIError, stage: Stage) -> EndpointError:
     said = str(known or error.message or error.http_reason or "no reason given")
     code = str(document.get("code") or "")
     sentence = f"The web service answered {error.http_status}: {said}"
-    detail = "" if known else error.text[:2000]
+    detail = "" if document else error.text[:2000]
     if error.http_status in (400, 422):
         return RegistrationRefused(sentence, detail=detail, stage=stage)
     if error.http_status in (404, 409, 423):

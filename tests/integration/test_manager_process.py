@@ -266,15 +266,16 @@ def test_credentials_that_the_broker_refuses_are_renewed_by_registering_again(wi
     ]
 
 
-@pytest.mark.slow
 def test_a_manager_that_the_service_has_locked_out_ends_with_that_status(wire, tmp_path):
     wrong = wire.amqp_url.replace("://", "://nobody-")
     first = wire.registration(wire.manager_id, heartbeats=wire.heartbeats, url=wrong)
     answers = [Answer(200, first), Answer(423, {"code": "RESOURCE_LOCKED", "reason": "Endpoint was stopped"})]
     with WebService(lambda _asked, _body: answers.pop(0)) as service, ManagerProcess(tmp_path, service) as manager:
-        assert manager.wait(60) == ExitStatus.ENDPOINT_BLOCKED
+        assert manager.wait(10) == ExitStatus.ENDPOINT_BLOCKED
 
-    assert "Endpoint was stopped" in manager.output
+    assert manager.output.count("Endpoint was stopped") == 1
+    assert "RESOURCE_LOCKED" in manager.output
+    assert "{" not in manager.output, "the reason is enough of the answer"
 
 
 @pytest.mark.parametrize(
@@ -286,6 +287,7 @@ def test_a_manager_that_the_service_has_locked_out_ends_with_that_status(wire, t
         (Answer(409, {"code": "X", "reason": "another"}), ExitStatus.ENDPOINT_BLOCKED, "another"),
         (Answer(423, {"code": "X", "reason": "locked"}), ExitStatus.ENDPOINT_BLOCKED, "locked"),
         (Answer(403, {"code": "X", "reason": "not yours"}), ExitStatus.FAILED, "not yours"),
+        (Answer(409, {"code": "X", "odd": {"a": 1}}), ExitStatus.ENDPOINT_BLOCKED, "[register: X]"),
         (Answer(418, b"<html>teapot</html>", "text/html"), ExitStatus.UNEXPECTED_ANSWER, "418"),
         (Answer(200, b"<html>hello</html>", "text/html"), ExitStatus.UNEXPECTED_ANSWER, "JSON"),
         (Answer(200, []), ExitStatus.UNEXPECTED_ANSWER, "JSON"),
@@ -298,6 +300,8 @@ def test_a_registration_that_fails_ends_with_its_status_and_reason(tmp_path, ans
 
     assert words in manager.output
     assert "Traceback" not in manager.output
+    if isinstance(answer.body, dict):
+        assert "{" not in manager.output
 
 
 @pytest.mark.slow
