@@ -27,10 +27,9 @@ from endpoint.errors import (
     Stage,
     UnexpectedAnswer,
 )
-from endpoint.manager.login import auth_errors, globus_app
+from endpoint.manager.login import COMPUTE_URL_VARIABLE, ENVIRONMENT_VARIABLE, auth_errors, globus_app
 
 LOCAL_URL = "http://localhost:5000"
-URL_VARIABLE = "GLOBUS_SDK_SERVICE_URL_COMPUTE"
 TIMEOUT_S = 20.0  # of one try; a manager that is told to stop may have to wait for a call
 RETRIES = 2  # beside the first try, for dead connections and 5xx answers
 
@@ -48,9 +47,9 @@ class ComputeService:
     """
 
     def __init__(self, app: globus_sdk.GlobusApp, *, environment: str | None = None, local: bool = False) -> None:
-        on_this_machine = local or (environment or os.environ.get("GLOBUS_SDK_ENVIRONMENT")) == "local"
+        on_this_machine = local or (environment or os.environ.get(ENVIRONMENT_VARIABLE)) == "local"
         settings: dict[str, Any] = {
-            "base_url": os.environ.get(URL_VARIABLE) or (LOCAL_URL if on_this_machine else None),
+            "base_url": os.environ.get(COMPUTE_URL_VARIABLE) or (LOCAL_URL if on_this_machine else None),
             "environment": None if environment == "local" else environment,
         }
         self._app = app
@@ -138,7 +137,7 @@ def _service_errors(stage: Stage) -> Iterator[None]:
         except globus_sdk.NetworkError as error:
             raise NetworkFailure(
                 f"The web service can't be reached: {error}",
-                hint=f"Look at the network, and at {URL_VARIABLE} if it is set",
+                hint=f"Look at the network, and at {COMPUTE_URL_VARIABLE} if it is set",
                 detail=str(error.underlying_exception),
                 stage=stage,
             ) from error

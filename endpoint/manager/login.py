@@ -25,11 +25,15 @@ from globus_sdk.scopes import AuthScopes
 from globus_sdk.token_storage import SQLiteTokenStorage, TokenValidationError
 from globus_sdk.transport import RequestsTransport, RetryConfig
 
-from endpoint.errors import EndpointError, LoginError, NetworkFailure, Stage, UnexpectedAnswer
+from endpoint.errors import ConfigError, EndpointError, LoginError, NetworkFailure, Stage, UnexpectedAnswer
 
 ID_VARIABLE = "GLOBUS_COMPUTE_CLIENT_ID"
 SECRET_VARIABLE = "GLOBUS_COMPUTE_CLIENT_SECRET"  # noqa: S105 - the name of a variable
 FILE_VARIABLE = "GLOBUS_COMPUTE_CREDENTIAL_FILE"
+ENVIRONMENT_VARIABLE = "GLOBUS_SDK_ENVIRONMENT"
+AUTH_URL_VARIABLE = "GLOBUS_SDK_SERVICE_URL_AUTH"
+COMPUTE_URL_VARIABLE = "GLOBUS_SDK_SERVICE_URL_COMPUTE"
+ENVIRONMENTS = ("production", "preview", "sandbox", "integration", "test", "staging")  # those that globus_sdk knows
 TOKEN_FILE = "storage.db"  # noqa: S105 - the name of a file
 # The public client of the official SDK for people's logins; it has no secret.
 NATIVE_CLIENT_ID = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
@@ -144,13 +148,37 @@ def storage_namespace(environment: str | None, credentials: ClientCredentials | 
     return f"clientprofile/{name}/{credentials.client_id}" if credentials else f"user/{name}"
 
 
+def service_environment(configured: str | None, environ: Mapping[str, str]) -> str | None:
+    """The environment of the services; None: the public one. ConfigError where nobody knows the services' addresses.
+
+    configured: as config.yaml has it; it wins over the variable in `environ`. A name of a site's own will do where
+    the variables `GLOBUS_SDK_SERVICE_URL_*` have the addresses.
+    """
+    name = configured or environ.get(ENVIRONMENT_VARIABLE) or None
+    if name is None or name in ENVIRONMENTS:
+        return name
+    # For `local`, the Compute service has an address of its own accord.
+    needed = [AUTH_URL_VARIABLE, *([] if name == "local" else [COMPUTE_URL_VARIABLE])]
+    missing = [variable for variable in needed if not environ.get(variable)]
+    if missing:
+        source = "environment in config.yaml" if configured else f"The variable {ENVIRONMENT_VARIABLE}"
+        raise ConfigError(
+            f"{source} names the service environment {name!r}, whose addresses are not known",
+            hint=f"Known are {', '.join(ENVIRONMENTS)}. For another, set {' and '.join(missing)}",
+            stage=Stage.LOGIN,
+            code="UNKNOWN_ENVIRONMENT",
+        )
+    return name
+
+
 def globus_app(environment: str | None, compute_dir: Path) -> globus_sdk.GlobusApp:
     """The login with which REST clients of `globus_sdk` are made.
 
     It asks for the Compute service and the caller's identity; a client that needs more scopes adds them.
-    Without a terminal, a person's login that is missing or over is a LoginError, never a prompt.
+    Without a terminal, a person's login that is missing or over is a LoginError, never a prompt. ConfigError for an
+    environment that is not known.
     """
-    environment = environment or os.environ.get("GLOBUS_SDK_ENVIRONMENT") or None
+    environment = service_environment(environment, os.environ)
     credentials = client_credentials(os.environ)
     scopes = {
         globus_sdk.ComputeClientV3.scopes.resource_server: [globus_sdk.ComputeClientV3.scopes.all],

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from globus_sdk.config import get_service_url
 
-from endpoint.errors import LoginError
+from endpoint.errors import ConfigError, ExitStatus, LoginError
 from endpoint.manager.login import (
+    AUTH_URL_VARIABLE,
+    COMPUTE_URL_VARIABLE,
+    ENVIRONMENT_VARIABLE,
+    ENVIRONMENTS,
     FILE_VARIABLE,
     ID_VARIABLE,
     SECRET_VARIABLE,
     ClientCredentials,
     client_credentials,
+    service_environment,
     storage_namespace,
 )
 
@@ -57,3 +63,42 @@ def test_tokens_are_kept_under_the_official_names(
     environment: str | None, credentials: ClientCredentials | None, expected: str
 ) -> None:
     assert storage_namespace(environment, credentials) == expected
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_environments_that_are_offered_are_known_to_the_library(name: str) -> None:
+    assert get_service_url("auth", environment=service_environment(name, {}))
+    assert get_service_url("compute", environment=service_environment(None, {ENVIRONMENT_VARIABLE: name}))
+
+
+def test_no_environment_means_the_public_service() -> None:
+    assert service_environment(None, {ENVIRONMENT_VARIABLE: ""}) is None
+
+
+def test_configured_environment_wins_over_the_variable() -> None:
+    assert service_environment("preview", {ENVIRONMENT_VARIABLE: "moon"}) == "preview"
+
+
+@pytest.mark.parametrize(
+    ("configured", "environ", "words"),
+    [
+        (None, {ENVIRONMENT_VARIABLE: "moon"}, ENVIRONMENT_VARIABLE),
+        ("moon", {}, "config.yaml"),
+        ("moon", {AUTH_URL_VARIABLE: "http://localhost"}, COMPUTE_URL_VARIABLE),
+        ("local", {}, AUTH_URL_VARIABLE),
+    ],
+)
+def test_unknown_environment_is_an_error_that_names_where_and_the_known_ones(
+    configured: str | None, environ: dict[str, str], words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        service_environment(configured, environ)
+    assert words in caught.value.failure.for_admin()
+    assert "preview" in caught.value.failure.hint
+    assert caught.value.exit_status is ExitStatus.BAD_CONFIG
+
+
+def test_environment_of_a_sites_own_needs_its_addresses() -> None:
+    addresses = {AUTH_URL_VARIABLE: "http://localhost", COMPUTE_URL_VARIABLE: "http://localhost"}
+    assert service_environment("moon", addresses) == "moon"
+    assert service_environment(None, {ENVIRONMENT_VARIABLE: "local", AUTH_URL_VARIABLE: "http://localhost"}) == "local"
