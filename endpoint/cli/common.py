@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from endpoint.config.endpoint_json import stored_endpoint_id
 from endpoint.errors import ConfigError, Stage, UsageError
 
 PROGRAM_NAMES = ("globus-compute-endpoint", "gce")
@@ -146,25 +147,6 @@ def checked_name(name: str) -> str:
     return name
 
 
-def endpoint_id_in(endpoint_dir: Path) -> str | None:
-    """The id that the service gave this endpoint when it last registered; None before the first time."""
-    from endpoint.config.paths import ENDPOINT_JSON
-
-    path = endpoint_dir / ENDPOINT_JSON
-    try:
-        document = json.loads(path.read_bytes())
-        return str(uuid.UUID(document["endpoint_id"]))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{path} is not a JSON object with an endpoint_id",
-            hint="Restore it from a backup, or remove it: the next start then registers a new endpoint",
-        ) from error
-
-
 def endpoint_dirs(compute_dir: Path) -> list[Path]:
     """The directories of all configured endpoints, by name."""
     from endpoint.config.paths import CONFIG
@@ -183,7 +165,7 @@ def find_endpoint_dir(settings: Settings, name_or_uuid: str) -> Path | None:
         wanted = str(uuid.UUID(name_or_uuid))
         for path in endpoint_dirs(settings.compute_dir):
             try:
-                if endpoint_id_in(path) == wanted:
+                if stored_endpoint_id(path) == wanted:
                     return path
             except ConfigError:  # another endpoint's broken file is not this command's concern
                 continue

@@ -12,12 +12,12 @@ from endpoint.cli.common import (
     Settings,
     common_options,
     confirm,
-    endpoint_id_in,
     existing_endpoint_dir,
     find_endpoint_dir,
     is_uuid,
     pass_settings,
 )
+from endpoint.config.endpoint_json import stored_endpoint_id
 from endpoint.errors import AlreadyRunning, ConfigError, EndpointBlocked, EndpointError, ExitStatus, Stage
 
 NOT_FOUND = "404"
@@ -54,7 +54,7 @@ def delete(settings: Settings, name_or_uuid: str, yes: bool, force: bool) -> int
 
 def _endpoint_id(endpoint_dir: Path, *, force: bool) -> str | None:
     try:
-        return endpoint_id_in(endpoint_dir)
+        return stored_endpoint_id(endpoint_dir)
     except ConfigError as error:
         if not force:
             raise

@@ -12,12 +12,12 @@ from endpoint.cli.common import (
     common_options,
     echo_json,
     endpoint_dirs,
-    endpoint_id_in,
     existing_endpoint_dir,
     json_option,
     pass_settings,
     table,
 )
+from endpoint.config.endpoint_json import stored_endpoint_id
 from endpoint.errors import ConfigError, EndpointError
 
 USER_ENDPOINT_PREFIX = "uep"
@@ -32,7 +32,7 @@ def describe(endpoint_dir: Path) -> dict[str, Any]:
 
     entry: dict[str, Any] = {"name": endpoint_dir.name, "id": None, "directory": str(endpoint_dir)}
     try:
-        entry["id"] = endpoint_id_in(endpoint_dir)
+        entry["id"] = stored_endpoint_id(endpoint_dir)
         lease = read_lease(endpoint_dir / PID)
     except ConfigError as error:
         return entry | {"status": "Unreadable", "host": None, "pid": None, "problem": error.failure.reason}

@@ -14,12 +14,12 @@ import click
 from endpoint.cli.common import (
     Settings,
     common_options,
-    endpoint_id_in,
     existing_endpoint_dir,
     find_endpoint_dir,
     is_uuid,
     pass_settings,
 )
+from endpoint.config.endpoint_json import stored_endpoint_id
 from endpoint.errors import AlreadyRunning, ConfigError, EndpointError, ExitStatus, Mender, Stage
 
 PATIENCE = 60.0  # seconds
@@ -141,7 +141,7 @@ def _stop_remotely(settings: Settings, name_or_uuid: str) -> Path | None:
         endpoint_id: str | None = name_or_uuid.lower()
     else:
         endpoint_dir = existing_endpoint_dir(settings, name_or_uuid)
-        endpoint_id = endpoint_id_in(endpoint_dir)
+        endpoint_id = stored_endpoint_id(endpoint_dir)
     if endpoint_id is None:
         raise ConfigError(
             f"The endpoint {name_or_uuid} has no id, as it has never been registered",

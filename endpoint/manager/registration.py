@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import pwd
@@ -12,9 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from endpoint.config.endpoint_json import store_endpoint_id, stored_endpoint_id
 from endpoint.config.model import ManagerConfig
-from endpoint.config.paths import CONFIG, ENDPOINT_JSON
-from endpoint.errors import ConfigError, Stage, UnexpectedAnswer
+from endpoint.config.paths import CONFIG
+from endpoint.errors import UnexpectedAnswer
 from endpoint.manager.compute_service import ComputeService
 from endpoint.manager.templates import TemplateFiles
 from endpoint.wire.queues import Registration
@@ -69,37 +69,6 @@ def registration_body(endpoint_dir: Path, config: ManagerConfig, *, multi_user: 
         if (value := getattr(config, option)) is not None:
             body[name] = value
     return body
-
-
-def stored_endpoint_id(endpoint_dir: Path) -> str | None:
-    """The id in endpoint.json; None before the first registration. Raises ConfigError for a file that is broken."""
-    path = endpoint_dir / ENDPOINT_JSON
-    try:
-        return str(uuid.UUID(json.loads(path.read_text())["endpoint_id"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{path} does not hold the endpoint's id",
-            hint="Repair it, or remove it to register a new endpoint",
-            detail=repr(error),
-            stage=Stage.REGISTER,
-        ) from error
-
-
-def store_endpoint_id(endpoint_dir: Path, endpoint_id: str) -> None:
-    """Write endpoint.json; a crash leaves the old file or the new one."""
-    path = endpoint_dir / ENDPOINT_JSON
-    temporary = path.with_name(f".{ENDPOINT_JSON}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps({"endpoint_id": endpoint_id}))
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} can't be written: {error.strerror}",
-            hint="The endpoint is registered; without this file the next start would register another",
-            stage=Stage.REGISTER,
-        ) from error
 
 
 def _metadata(endpoint_dir: Path, config: ManagerConfig) -> dict[str, Any]:
