@@ -15,7 +15,6 @@ side is the same code for both: it publishes tasks to the endpoint's queue and r
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import shutil
@@ -27,6 +26,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.brokers import ThreadedBroker
 from tests.support.user_endpoint import BIN, Queues, UserEndpointProcess
 
 ENGINES = {
@@ -127,17 +127,12 @@ def broker_url(given: str | None) -> Iterator[str]:
     if given:
         yield given
         return
-    from endpoint.hub.embedded import EmbeddedBroker
-
     directory = Path(tempfile.mkdtemp(prefix="bench-broker-"))
-    loop = asyncio.new_event_loop()
-    broker = EmbeddedBroker(directory)
+    broker = ThreadedBroker(directory)
     try:
-        loop.run_until_complete(broker.start())
-        yield broker.amqp_url
+        yield broker.start().amqp_url
     finally:
-        loop.run_until_complete(broker.stop())
-        loop.close()
+        broker.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
 
