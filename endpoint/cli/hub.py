@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from endpoint.cli.common import Settings, echo_json, json_option, pass_settings, table
+from endpoint.cli.hub_store import (
+    BROKER,
+    DATABASE,
+    DEFAULT_DIRECTORY,
+    database_option,
+    directory_option,
+    end_broker_connections,
+    with_store,
+)
+from endpoint.cli.hub_users import user
 from endpoint.errors import ConfigError, EndpointError, ExitStatus, Failure, Mender, Stage, UsageError
 
 if TYPE_CHECKING:
@@ -18,36 +28,21 @@ if TYPE_CHECKING:
     from endpoint.hub.server import ExistingBroker
     from endpoint.hub.store import Store
 
-T = TypeVar("T")
-
 log = logging.getLogger(__name__)
 
-DATABASE = "hub.db"
-BROKER = "broker"
 LOG = "hub.log"
-DEFAULT_DIRECTORY = Path("~/.compute_hub")
-
-_directory = click.option(
-    "--directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_DIRECTORY,
-    envvar="COMPUTE_HUB_DIR",
-    show_default=True,
-    help="The hub's directory: what `serve --embedded` was given. Also $COMPUTE_HUB_DIR.",
-)
-_database = click.option(
-    "--database",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help=f"The hub's database, where it isn't {DATABASE} in the directory.",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 def app() -> None:
     """A self-hosted service for Globus Compute endpoints and clients.
 
-    `serve` runs it, `client create` makes the credentials with which endpoints and clients use it.
+    `serve` runs it. `user create` makes an account for a person, who logs in with a browser; `client create` makes
+    the credentials of a program that nobody logs in for.
     """
+
+
+app.add_command(user)
 
 
 @app.command()
@@ -62,7 +57,7 @@ def app() -> None:
 @click.option("--management-url", help="Its management API: http[s]://HOST:PORT.")
 @click.option("--broker-user", help="A user of it with the tag administrator.")
 @click.option("--broker-password-file", type=click.Path(path_type=Path), help="The file that has the user's password.")
-@_database
+@database_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option(
@@ -145,8 +140,8 @@ def client() -> None:
 
 @client.command("create")
 @click.argument("name")
-@_directory
-@_database
+@directory_option
+@database_option
 @json_option
 @pass_settings
 def create(settings: Settings, name: str, directory: Path, database: Path | None) -> None:
@@ -159,7 +154,7 @@ def create(settings: Settings, name: str, directory: Path, database: Path | None
     async def make(store: Store) -> tuple[str, str]:
         return await clients.create_client(store, name)
 
-    client_id, secret = _with_store(directory, database, make, create=True)
+    client_id, secret = with_store(directory, database, make, create=True)
     if settings.json:
         echo_json({"client_id": client_id, "client_secret": secret, "name": name})
         return
@@ -168,8 +163,8 @@ def create(settings: Settings, name: str, directory: Path, database: Path | None
 
 
 @client.command("list")
-@_directory
-@_database
+@directory_option
+@database_option
 @json_option
 @pass_settings
 def list_clients(settings: Settings, directory: Path, database: Path | None) -> None:
@@ -178,7 +173,7 @@ def list_clients(settings: Settings, directory: Path, database: Path | None) -> 
 
     from endpoint.hub import clients
 
-    entries = _with_store(directory, database, clients.list_clients)
+    entries = with_store(directory, database, clients.list_clients)
     if settings.json:
         echo_json([vars(entry) for entry in entries])
         return
@@ -188,14 +183,12 @@ def list_clients(settings: Settings, directory: Path, database: Path | None) -> 
 
 @client.command("delete")
 @click.argument("name_or_id")
-@_directory
-@_database
+@directory_option
+@database_option
 @json_option
 @pass_settings
 def delete(settings: Settings, name_or_id: str, directory: Path, database: Path | None) -> None:
     """Delete a client identity: its credentials and tokens are refused from now on; what it owns stays."""
-    import asyncio
-
     from endpoint.hub import clients
 
     async def remove(store: Store) -> str:
@@ -203,12 +196,8 @@ def delete(settings: Settings, name_or_id: str, directory: Path, database: Path 
         await clients.delete_client(store, chosen.id)
         return chosen.id
 
-    client_id = _with_store(directory, database, remove)
-    broker = directory.expanduser() / BROKER
-    if database is None and broker.is_dir():
-        from endpoint.hub.server import end_connections
-
-        asyncio.run(end_connections(broker, client_id))
+    client_id = with_store(directory, database, remove)
+    end_broker_connections(directory, database, client_id)
     if settings.json:
         echo_json({"deleted": client_id})
     else:
@@ -223,32 +212,6 @@ def _choose(entries: list[ClientEntry], name_or_id: str) -> ClientEntry:
         ids = ", ".join(entry.id for entry in found)
         raise UsageError(f"{len(found)} clients are called {name_or_id!r}", hint=f"Name one by its id: {ids}")
     return found[0]
-
-
-def _with_store(
-    directory: Path, database: Path | None, action: Callable[[Store], Awaitable[T]], *, create: bool = False
-) -> T:
-    """What `action(store)` answers; `create` says that a database may be made where there is none."""
-    import asyncio
-
-    from endpoint.hub.store import Store
-
-    path = (database or directory / DATABASE).expanduser().resolve()
-    if not create and not path.exists():
-        raise ConfigError(
-            f"There is no hub database {path}",
-            hint="Name the hub's directory with --directory; `compute-hub serve` makes one",
-            stage=Stage.HUB,
-        )
-
-    async def act() -> T:
-        store = await Store.open(path)
-        try:
-            return await action(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(act())
 
 
 def main(args: Sequence[str] | None = None) -> None:

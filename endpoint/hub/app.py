@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version as installed
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -15,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from endpoint.errors import EndpointError
-from endpoint.hub import auth, endpoints, functions, submit, tasks
+from endpoint.hub import auth, endpoints, functions, pages, signin, submit, tasks
 from endpoint.hub.broker_admin import BrokerAdmin
 from endpoint.hub.rest import on_endpoint_error, on_http_exception, on_unexpected
 from endpoint.hub.service import Hub
@@ -38,6 +39,11 @@ async def version(request: Request) -> Response:
             "min_endpoint_version": OLDEST_ENDPOINT,
         }
     )
+
+
+async def status(_request: Request) -> Response:
+    """GET /: what answers here, for whoever opens it in a browser."""
+    return pages.status_page(installed("compute-endpoint"), API_VERSION)
 
 
 class AbsoluteForm:
@@ -71,8 +77,10 @@ def create_app(settings: HubSettings, broker: BrokerAdmin) -> Starlette:
 
     return Starlette(
         routes=[
+            Route("/", status, methods=["GET"]),
             Route("/v2/version", version, methods=["GET"]),
             *auth.ROUTES,
+            *signin.ROUTES,
             *endpoints.ROUTES,
             *functions.ROUTES,
             *submit.ROUTES,

@@ -64,3 +64,9 @@ async def check_client(store: Store, client_id: str, secret: str) -> Client | No
         client = await session.get(Client, client_id)
     good = matches(secret, _NOBODY if client is None else client.secret_hash)
     return client if good else None
+
+
+async def has_secret(store: Store, client_id: str) -> bool:
+    """Whether it is the id of a client identity of this hub, which has to prove its secret."""
+    async with store.reading() as session:
+        return await session.get(Client, client_id) is not None

@@ -12,7 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from endpoint.errors import EndpointError, Mender, Stage
 from endpoint.hub.broker_admin import BrokerAdmin
-from endpoint.hub.models import Endpoint, Outgoing, Task, TaskGroup, Token
+from endpoint.hub.models import Code, Endpoint, Outgoing, RefreshToken, Task, TaskGroup, Token
 from endpoint.hub.presence import Presence
 from endpoint.hub.results import Results
 from endpoint.hub.settings import HubSettings
@@ -68,6 +68,8 @@ class Housekeeping:
         waiting = exists(select(Task.id).where(Task.group_id == TaskGroup.id))
         removed += await self._delete(TaskGroup.id, and_(TaskGroup.created < oldest, ~waiting))
         removed += await self._delete(Token.hash, Token.expires < now)
+        removed += await self._delete(RefreshToken.hash, RefreshToken.expires < now)
+        removed += await self._delete(Code.hash, Code.expires < now)
         removed += await self._forget_user_endpoints(now - self._settings.keep_user_endpoints_s)
         await self._expire_tasks(oldest)
         if removed:

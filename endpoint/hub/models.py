@@ -17,7 +17,7 @@ class Base(DeclarativeBase):
 
 
 class Identity(Base):
-    """Somebody who can be authenticated: a client, later a person."""
+    """Somebody who can be authenticated: a client or a person; stays when that is deleted, because it owns things."""
 
     __tablename__ = "identities"
 
@@ -37,6 +37,53 @@ class Client(Base):
     name: Mapped[str] = mapped_column(String(256))
     secret_hash: Mapped[str] = mapped_column(String(64))
     created: Mapped[float]
+
+
+class Person(Base):
+    """A person's account; `password` is a hash (passwords.py)."""
+
+    __tablename__ = "people"
+
+    id: Mapped[str] = mapped_column(ForeignKey(Identity.id), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    password: Mapped[str] = mapped_column(String(256))
+    created: Mapped[float]
+
+
+class Code(Base):
+    """What a person who signed in brings to the program that asked, under its hash; redeemed once for tokens."""
+
+    __tablename__ = "codes"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    identity_id: Mapped[str] = mapped_column(ForeignKey(Identity.id), index=True)
+    client_id: Mapped[str] = mapped_column(ID)
+    redirect_uri: Mapped[str] = mapped_column(Text)
+    scope: Mapped[str] = mapped_column(Text)
+    challenge: Mapped[str] = mapped_column(String(64))
+    nonce: Mapped[str | None] = mapped_column(Text)
+    offline: Mapped[bool]
+    issued: Mapped[float]
+    expires: Mapped[float] = mapped_column(index=True)
+
+
+class RefreshToken(Base):
+    """What gets the next access token for one server, under its hash.
+
+    family: all that follow from one login. access_hash: the access token that was given together with it.
+    """
+
+    __tablename__ = "refresh_tokens"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    family: Mapped[str] = mapped_column(ID, index=True)
+    identity_id: Mapped[str] = mapped_column(ForeignKey(Identity.id), index=True)
+    client_id: Mapped[str] = mapped_column(ID)
+    resource_server: Mapped[str] = mapped_column(String(64))
+    scope: Mapped[str] = mapped_column(Text)
+    access_hash: Mapped[str] = mapped_column(String(64))
+    issued: Mapped[float]
+    expires: Mapped[float] = mapped_column(index=True)
 
 
 class Token(Base):

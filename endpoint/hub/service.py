@@ -13,7 +13,9 @@ from endpoint.hub.broker_admin import HEARTBEAT_QUEUE, RESULT_QUEUE, BrokerAdmin
 from endpoint.hub.groups import GroupQueues
 from endpoint.hub.housekeeping import Housekeeping
 from endpoint.hub.intake import Intake
+from endpoint.hub.openid import Signer
 from endpoint.hub.outbox import Outbox
+from endpoint.hub.people import SignIns
 from endpoint.hub.presence import Presence
 from endpoint.hub.results import Results
 from endpoint.hub.settings import HubSettings
@@ -39,6 +41,8 @@ class Hub:
     outbox: Outbox
     groups: GroupQueues
     housekeeping: Housekeeping
+    sign_ins: SignIns
+    signer: Signer
     _intakes: list[Intake] = field(default_factory=list)
     _work: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -63,6 +67,8 @@ class Hub:
             outbox=Outbox(store, broker, publisher, results, patience_s=settings.confirm_wait_s),
             groups=GroupQueues(broker),
             housekeeping=Housekeeping(settings, store, broker, presence=presence, results=results, starts=starts),
+            sign_ins=SignIns(store),
+            signer=Signer(),
         )
         hub._consume()
         try:

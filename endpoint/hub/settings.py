@@ -29,6 +29,11 @@ class HubSettings:
     keep_user_endpoints_s: float = 30 * 86400  # queues and broker user of one that is not used any more
     tidy_every_s: float = 6 * 3600
     token_lifetime_s: int = 48 * 3600
+    code_lifetime_s: float = 600.0
+    refresh_lifetime_s: float = 90 * 86400  # of a refresh token that is not used
+    # Programs that share a file of tokens refresh the same one, each when its access token ends: so long a refresh
+    # token is good after its first use.
+    refresh_overlap_s: float = 48 * 3600
     max_payload: int = 10 * MIB  # one task's packed arguments
     max_function: int = 10 * MIB
     max_body: int = 64 * MIB  # a whole request: a batch of many tasks

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 
 from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from endpoint.hub.models import Identity, Token
 from endpoint.hub.refusals import Refusal
@@ -84,26 +85,33 @@ def _words(scope: str) -> list[str]:
 
 async def issue(store: Store, identity_id: str, client_id: str, scope: str, lifetime_s: int) -> list[Issued]:
     """One token per resource server that `scope` names, the Compute service's first."""
+    async with store.writing() as session:
+        return await issue_in(session, identity_id, client_id, scope, lifetime_s)
+
+
+async def issue_in(
+    session: AsyncSession, identity_id: str, client_id: str, scope: str, lifetime_s: int
+) -> list[Issued]:
+    """As `issue`, as a part of a transaction."""
     wanted = by_resource_server(scope)
     issued = [
         Issued(new_secret(), server, " ".join(wanted[server]), lifetime_s)
         for server in sorted(wanted, key=lambda server: server != COMPUTE)
     ]
     now = time.time()
-    async with store.writing() as session:
-        await session.execute(delete(Token).where(Token.expires < now))
-        session.add_all(
-            Token(
-                hash=hash_of(one.token),
-                identity_id=identity_id,
-                client_id=client_id,
-                resource_server=one.resource_server,
-                scope=one.scope,
-                issued=now,
-                expires=now + lifetime_s,
-            )
-            for one in issued
+    await session.execute(delete(Token).where(Token.expires < now))
+    session.add_all(
+        Token(
+            hash=hash_of(one.token),
+            identity_id=identity_id,
+            client_id=client_id,
+            resource_server=one.resource_server,
+            scope=one.scope,
+            issued=now,
+            expires=now + lifetime_s,
         )
+        for one in issued
+    )
     return issued
 
 
