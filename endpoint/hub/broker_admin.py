@@ -30,7 +30,7 @@ TASK_EXCHANGE = "tasks"
 ENDPOINT_EXCHANGE = "endpoints"
 RESULT_QUEUE = "results"
 HEARTBEAT_QUEUE = "heartbeats"
-HEARTBEAT_TTL = 10 * 60 * 1000  # ms; an older sign of life is of no use
+HEARTBEAT_TTL = 60 * 1000  # ms; an older one would make an endpoint look alive that isn't
 GROUP_EXPIRY = 14 * 24 * 3600 * 1000  # ms that a group's queue lives on while nobody reads it
 TIMEOUT = 20.0  # seconds, for one request
 
@@ -104,7 +104,7 @@ class BrokerAdmin:
             self._make_exchange(TASK_EXCHANGE, "direct"),
             self._make_exchange(ENDPOINT_EXCHANGE, "topic"),
             self._make_queue(RESULT_QUEUE),
-            self._make_queue(HEARTBEAT_QUEUE, {"x-message-ttl": HEARTBEAT_TTL}),
+            self._make_heartbeat_queue(),
         )
         await asyncio.gather(
             self._bind(ENDPOINT_EXCHANGE, RESULT_QUEUE, f"*.{RESULT_QUEUE}"),
@@ -245,6 +245,17 @@ class BrokerAdmin:
 
     async def _make_queue(self, name: str, arguments: dict[str, Any] | None = None) -> None:
         await self._call("PUT", _path("queues", self._vhost, name), {"durable": True, "arguments": arguments or {}})
+
+    async def _make_heartbeat_queue(self) -> None:
+        arguments = {"x-message-ttl": HEARTBEAT_TTL}
+        try:
+            await self._make_queue(HEARTBEAT_QUEUE, arguments)
+        except UnexpectedAnswer as e:
+            # A version before this one had another TTL, which can't be changed; what is in the queue can be lost.
+            if "inequivalent arg" not in e.failure.detail:
+                raise
+            await self._delete("queues", self._vhost, HEARTBEAT_QUEUE)
+            await self._make_queue(HEARTBEAT_QUEUE, arguments)
 
     async def _bind(self, exchange: str, queue: str, key: str) -> None:
         await self._call("POST", _path("bindings", self._vhost, "e", exchange, "q", queue), {"routing_key": key})
