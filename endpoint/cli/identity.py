@@ -90,11 +90,11 @@ def _identities(app: globus_sdk.GlobusApp, *, linked: bool) -> list[dict[str, An
     import globus_sdk
     from globus_sdk.scopes import AuthScopes
 
-    if isinstance(app, globus_sdk.UserApp) and app.login_required():
-        from endpoint.manager.login import login_required
+    from endpoint.manager.login import AuthClient, login_required
 
+    if isinstance(app, globus_sdk.UserApp) and app.login_required():
         raise login_required()
-    client = globus_sdk.AuthClient(app=app)
+    client = AuthClient(app=app)
     if linked:
         client.add_app_scope(AuthScopes.view_identity_set)
     info = client.userinfo()

@@ -219,6 +219,12 @@ def globus_app(environment: str | None, compute_dir: Path) -> globus_sdk.GlobusA
     )
 
 
+class AuthClient(globus_sdk.AuthClient):
+    """Asks who somebody is with what every login has: the library's own needs scopes that ours doesn't ask for."""
+
+    default_scope_requirements = [AuthScopes.openid]
+
+
 def _token_storage(compute_dir: Path, namespace: str) -> SQLiteTokenStorage:
     path = compute_dir / TOKEN_FILE
     try:
