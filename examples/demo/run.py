@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +55,8 @@ def run(stack: contextlib.ExitStack, keep: bool) -> None:
     cleanup.callback(shutil.rmtree, DEMO, ignore_errors=True)
 
     step("Starting the hub (RabbitMQ and the web service)")
-    hub = cleanup.enter_context(running_hub())
+    hub = start_hub()
+    cleanup.callback(stop_hub, hub)
     environment = client_environment()
 
     step("Configuring and starting an endpoint")
@@ -78,15 +78,14 @@ def run(stack: contextlib.ExitStack, keep: bool) -> None:
         step("Stopping the endpoint and the hub")
 
 
-@contextlib.contextmanager
-def running_hub() -> Iterator[subprocess.Popen[str]]:
-    """A hub with its own RabbitMQ, ready; stopped at the end."""
+def start_hub() -> subprocess.Popen[str]:
+    """A hub with its own RabbitMQ, ready."""
     command = [str(BIN / "compute-hub"), "serve", "--embedded", str(DEMO / "hub")]
     hub = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=(DEMO / "hub.log").open("w"),
+        stderr=(DEMO / "hub.stderr").open("w"),
         text=True,
         start_new_session=True,
     )
@@ -94,15 +93,14 @@ def running_hub() -> Iterator[subprocess.Popen[str]]:
     said = []
     for line in hub.stdout:
         said.append(line)
-        if URL.rpartition(":")[2] in line and "http" in line:
-            break
-    else:
-        raise subprocess.CalledProcessError(hub.wait(), command, stderr="".join(said) + (DEMO / "hub.log").read_text())
-    try:
-        yield hub
-    finally:
-        hub.terminate()
-        hub.wait(60)
+        if line.startswith("Ready"):
+            return hub
+    raise subprocess.CalledProcessError(hub.wait(), command, stderr="".join(said) + (DEMO / "hub.stderr").read_text())
+
+
+def stop_hub(hub: subprocess.Popen[str]) -> None:
+    hub.terminate()
+    hub.wait(60)
 
 
 def client_environment() -> dict[str, str]:
