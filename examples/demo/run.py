@@ -41,7 +41,7 @@ def main() -> int:
             return 130
         except subprocess.CalledProcessError as error:
             print(f"This did not work (exit status {error.returncode}): {shlex.join(map(str, error.cmd))}")
-            print(error.stderr or "", f"The logs are in {DEMO}.", sep="\n")
+            print(error.stderr or "")
             return 1
     print(f"Done in {time.monotonic() - started:.0f} s." + ("" if keep else " Everything is stopped and removed."))
     return 0
@@ -55,8 +55,7 @@ def run(stack: contextlib.ExitStack, keep: bool) -> None:
     cleanup.callback(shutil.rmtree, DEMO, ignore_errors=True)
 
     step("Starting the hub (RabbitMQ and the web service)")
-    hub = start_hub()
-    cleanup.callback(stop_hub, hub)
+    hub = start_hub(cleanup)
     environment = client_environment()
 
     step("Configuring and starting an endpoint")
@@ -78,7 +77,7 @@ def run(stack: contextlib.ExitStack, keep: bool) -> None:
         step("Stopping the endpoint and the hub")
 
 
-def start_hub() -> subprocess.Popen[str]:
+def start_hub(cleanup: contextlib.ExitStack) -> subprocess.Popen[str]:
     """A hub with its own RabbitMQ, ready."""
     command = [str(BIN / "compute-hub"), "serve", "--embedded", str(DEMO / "hub")]
     hub = subprocess.Popen(
@@ -89,6 +88,7 @@ def start_hub() -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+    cleanup.callback(stop_hub, hub)
     assert hub.stdout is not None
     said = []
     for line in hub.stdout:
