@@ -81,6 +81,11 @@ class Failure:
         for name in ("reason", "hint", "detail"):
             object.__setattr__(self, name, redact(getattr(self, name)))
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """For the log: `extra=failure.fields`."""
+        return {"stage": self.stage.value, "code": self.code}
+
     def for_user(self) -> str:
         """What a user reads in a failure notice, a 422 or a future's exception; one paragraph."""
         if self.mender is Mender.USER:

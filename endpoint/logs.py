@@ -12,6 +12,7 @@ import logging
 import logging.handlers
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,19 +24,31 @@ FIELDS = ("endpoint", "user_endpoint", "task", "function", "user", "stage", "cod
 
 
 def set_up_logs(
-    logfile: Path | None, *, debug: bool = False, console: bool = False, color: bool = True, json_lines: bool = False
+    logfile: Path | None,
+    *,
+    debug: bool = False,
+    console: bool = False,
+    color: bool = True,
+    json_lines: bool = False,
+    process: Mapping[str, str] | None = None,
 ) -> None:
-    """Send this process's log records to `logfile` (made mode 0600), and to the terminal where `console` is set."""
+    """Send this process's log records to `logfile` (made mode 0600), and to the terminal where `console` is set.
+
+    process: fields of all that this process logs. JSON lines have them, for whoever collects many files; a readable
+    file is one endpoint's anyway.
+    """
     handlers: list[logging.Handler] = []
     if logfile is not None:
         logfile.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not logfile.is_char_device():
             logfile.touch(mode=0o600, exist_ok=True)
         file_handler = logging.handlers.RotatingFileHandler(logfile, maxBytes=MAX_BYTES, backupCount=KEPT, delay=True)
-        file_handler.setFormatter(JsonLines() if json_lines else ReadableLines())
+        file_handler.setFormatter(JsonLines(process) if json_lines else ReadableLines())
         handlers.append(file_handler)
     if console or logfile is None:
-        handlers.append(_console_handler(sys.stderr, color=color, json_lines=json_lines))
+        handlers.append(
+            _console_handler(sys.stderr, color=color, json_lines=JsonLines(process) if json_lines else None)
+        )
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -49,10 +62,9 @@ def set_up_logs(
         logging.getLogger(chatty).setLevel(logging.INFO if debug else logging.WARNING)
 
 
-def _console_handler(stream: TextIO, *, color: bool, json_lines: bool) -> logging.Handler:
+def _console_handler(stream: TextIO, *, color: bool, json_lines: JsonLines | None) -> logging.Handler:
     handler = logging.StreamHandler(stream)
-    plain = json_lines or not (color and stream.isatty())
-    handler.setFormatter(JsonLines() if json_lines else ReadableLines() if plain else ColoredLines())
+    handler.setFormatter(json_lines or (ColoredLines() if color and stream.isatty() else ReadableLines()))
     return handler
 
 
@@ -89,12 +101,17 @@ class ColoredLines(ReadableLines):
 class JsonLines(logging.Formatter):
     """One JSON object a line: `time` (seconds since the epoch), `level`, `logger`, `message`, fields, `exception`."""
 
+    def __init__(self, process: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._process = dict(process or {})
+
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
             "time": record.created,
             "level": record.levelname,
             "logger": record.name,
             "message": redact(record.getMessage()),
+            **self._process,
             **fields_of(record),
         }
         if record.exc_info:

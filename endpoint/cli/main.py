@@ -87,7 +87,7 @@ def run(args: Sequence[str] | None = None) -> int:
         return int(status)
     except EndpointError as error:
         log.debug("The command failed", exc_info=True)
-        log.critical(error.failure.for_admin(), extra={"stage": error.failure.stage.value, "code": error.failure.code})
+        log.critical(error.failure.for_admin(), extra=error.failure.fields)
         return _report(error.failure, error.exit_status, settings)
     except click.Abort:
         click.echo(err=True)

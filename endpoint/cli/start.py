@@ -124,6 +124,7 @@ def run_endpoint(settings: Settings, endpoint_dir: Path, endpoint_uuid: str | No
         reporter.registering()
         endpoint_id, registration = register(endpoint_dir, config, endpoint_uuid)
         reporter.registered(endpoint_id)
+        _set_up_logs(settings, endpoint_dir, config, endpoint_id)
         log.info("The endpoint starts", extra={"endpoint": endpoint_id})
         return _run_manager(endpoint_dir, config, registration, lease, reporter.ready)
 
@@ -168,7 +169,9 @@ def _load_config(endpoint_dir: Path) -> ManagerConfig:
     return config
 
 
-def _set_up_logs(settings: Settings, endpoint_dir: Path, config: ManagerConfig | None) -> None:
+def _set_up_logs(
+    settings: Settings, endpoint_dir: Path, config: ManagerConfig | None, endpoint_id: str | None = None
+) -> None:
     from endpoint.config.paths import LOG
     from endpoint.logs import set_up_logs
 
@@ -178,4 +181,5 @@ def _set_up_logs(settings: Settings, endpoint_dir: Path, config: ManagerConfig |
         console=settings.log_to_console,
         color=settings.color,
         json_lines=config is not None and config.log_format == "json",
+        process={"endpoint": endpoint_id} if endpoint_id else None,
     )

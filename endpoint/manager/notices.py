@@ -28,7 +28,7 @@ def notice(endpoint_id: str, failure: Failure) -> bytes:
 
 async def send_notice(recipient: Recipient, failure: Failure) -> bool:
     """Publish a notice; whether the broker has confirmed it. A notice that can't be sent is an admin's log line."""
-    fields = {"user_endpoint": recipient.endpoint_id, "stage": failure.stage.value, "code": failure.code}
+    fields = {"user_endpoint": recipient.endpoint_id, **failure.fields}
     try:
         body = notice(recipient.endpoint_id, failure)
         await publish_once(recipient.heartbeat, body, timeout=TIMEOUT_S)

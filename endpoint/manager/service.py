@@ -102,7 +102,7 @@ class Manager:
                 await self._be_connected(registration)
             except AccessRefused as error:
                 # Either the credentials were renewed, or the endpoint was stopped remotely: the service knows.
-                log.warning("The broker shuts us out: %s", error.failure.for_admin())
+                log.warning("The broker shuts us out: %s", error.failure.for_admin(), extra=error.failure.fields)
                 if self._refusals == len(REFUSED_PAUSES_S):
                     raise
                 await self._until_stopped(asyncio.sleep(REFUSED_PAUSES_S[self._refusals]))
@@ -155,7 +155,7 @@ class Manager:
             try:
                 registration = await self._register_again()
             except (NetworkFailure, UnexpectedAnswer) as error:
-                log.warning("Registering again failed: %s", error.failure.for_admin())
+                log.warning("Registering again failed: %s", error.failure.for_admin(), extra=error.failure.fields)
                 last = error
             else:
                 log.info("Registered again; the broker's credentials are renewed")
@@ -190,7 +190,7 @@ class Manager:
             raise
 
     def _refuse(self, refusal: Refusal) -> None:
-        fields = {"stage": refusal.failure.stage.value, "code": refusal.failure.code}
+        fields = refusal.failure.fields
         if refusal.recipient is None:
             log.error(
                 "A command is not followed, and nobody can be told: %s", refusal.failure.for_admin(), extra=fields

@@ -51,7 +51,7 @@ class Child:
     @property
     def fields(self) -> dict[str, str]:
         """For the log."""
-        return {"user_endpoint": self.request.name, "user": self.user.name}
+        return {"user_endpoint": self.endpoint_id, "user": self.user.name}
 
 
 class Supervisor:
@@ -196,12 +196,12 @@ class Supervisor:
             running = await launch(plan, child.credentials)
         except EndpointError as error:
             child.failure = error.failure
-            log.error("User endpoint: %s", error.failure.for_admin(), extra=child.fields)
+            log.error("User endpoint: %s", error.failure.for_admin(), extra=child.fields | error.failure.fields)
             self._happens(child, Event.LAUNCH_FAILED)
             return
         child.running = running
         requester = child.request.requester.username
-        log.info("Started a user endpoint for %s (PID %d)", requester, running.process.pid, extra=child.fields)
+        log.info("Started %s for %s (PID %d)", child.request.name, requester, running.process.pid, extra=child.fields)
         self._happens(child, Event.LAUNCHED)
         status = await running.process.wait()
         if child.state is State.GONE:  # it could not even be killed, and was given up
@@ -253,7 +253,7 @@ def _report_end(child: Child, running: Running, status: int) -> Failure | None:
     else:
         log.error(
             "The user endpoint has ended with %s (PID %d). The end of its log, %s:\n%s",
-            meaning, pid, running.logfile, failure.detail, extra=child.fields,
+            meaning, pid, running.logfile, failure.detail, extra=child.fields | failure.fields,
         )  # fmt: skip
     return failure
 

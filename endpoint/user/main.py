@@ -60,6 +60,7 @@ def main(
                     console=log_to_console,
                     color=color,
                     json_lines=config.log_format == "json",
+                    process={"user_endpoint": str(document.amqp_creds.get("endpoint_id", name))},
                 )
             status = asyncio.run(_serve(document, config, directory, lease))
     except EndpointError as error:
@@ -97,7 +98,7 @@ def _report(error: EndpointError, document: StartDocument | None) -> ExitStatus:
 
     A manager takes some statuses for "the user was told". Where that could not be done, the status is NETWORK.
     """
-    log.critical(error.failure.for_admin(), extra={"stage": error.failure.stage.value, "code": error.failure.code})
+    log.critical(error.failure.for_admin(), extra=error.failure.fields)
     # Whoever runs already is fine, and says so: a notice under the name of both would be wrong.
     if document is None or isinstance(error, AlreadyRunning) or error.failure.stage is Stage.CONNECT:
         return error.exit_status

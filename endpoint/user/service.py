@@ -97,7 +97,7 @@ class UserEndpoint:
             self._connect()
             await asyncio.gather(*(link.open() for link in self._links))
             watches = [asyncio.create_task(self._watch(link)) for link in self._links]
-            log.info("Waiting for tasks", extra={"endpoint": self._endpoint_id})
+            log.info("Waiting for tasks", extra={"user_endpoint": self._endpoint_id})
             self._next_beat: asyncio.Handle = loop.call_soon(self._beat)
             stop = await self._stop
             self._next_beat.cancel()
@@ -114,7 +114,7 @@ class UserEndpoint:
     def stop(self, stop: Stop) -> None:
         """Ask the endpoint to end; the first reason counts."""
         if not self._stop.done():
-            log.info("Stopping: %s", stop.reason, extra={"endpoint": self._endpoint_id})
+            log.info("Stopping: %s", stop.reason, extra={"user_endpoint": self._endpoint_id})
             self._stop.set_result(stop)
 
     # -- beginning ---------------------------------------------------------------------------------------------------
@@ -167,7 +167,8 @@ class UserEndpoint:
             headers = TaskHeaders.parse(delivery.headers)
         except HeadersRefused as error:
             if error.task_id is None:
-                log.error("A message without a readable task id is dropped: %s", error.failure.for_admin())
+                told = error.failure.for_admin()
+                log.error("A message without a readable task id is dropped: %s", told, extra=error.failure.fields)
                 delivery.reject()
             elif self._arrive(error.task_id, delivery):
                 self._refuse(error.task_id, error)
@@ -202,7 +203,7 @@ class UserEndpoint:
         future.add_done_callback(lambda done: self._from_engine(loop, task_id, done))
 
     def _refuse(self, task_id: str, error: EndpointError) -> None:
-        log.warning("Task refused: %s", error, extra={"task": task_id, "code": error.failure.code})
+        log.warning("Task refused: %s", error, extra={"task": task_id, **error.failure.fields})
         self._table.happened(task_id, Event.REFUSED)
         self._publish(task_id, self._error_body(task_id, error))
 
@@ -218,7 +219,7 @@ class UserEndpoint:
         if error is None:
             body = done.result()
         elif isinstance(error, EndpointError):
-            log.warning("Task failed: %s", error, extra={"task": task_id, "code": error.failure.code})
+            log.warning("Task failed: %s", error, extra={"task": task_id, **error.failure.fields})
             body = self._error_body(task_id, error)
         else:
             log.error("Task failed in the engine", exc_info=error, extra={"task": task_id})
