@@ -1,0 +1,23 @@
+# What `nix flake check` builds: the package, and the package at work on the schemas' examples.
+{ pkgs, packages }:
+{
+  inherit (packages) endpoint;
+
+  examples = pkgs.runCommand "examples" { nativeBuildInputs = [ packages.endpoint ]; } ''
+    cd ${../schemas/examples}
+    for kind in manager user user-environment identity-mapping; do
+      for file in valid/$kind/*; do
+        globus-compute-endpoint check-config --kind $kind $file
+      done
+      for file in invalid/$kind/*; do
+        status=0
+        globus-compute-endpoint check-config --kind $kind $file 2>/dev/null || status=$?
+        if [ $status != 78 ]; then
+          echo "$file is not valid, and check-config left with status $status" >&2
+          exit 1
+        fi
+      done
+    done
+    touch $out
+  '';
+}

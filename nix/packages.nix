@@ -1,0 +1,6 @@
+# The flake's packages.
+{ pkgs }:
+rec {
+  endpoint = pkgs.callPackage ./package.nix { };
+  default = endpoint;
+}
