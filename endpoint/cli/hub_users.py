@@ -60,10 +60,11 @@ def create(
 
     from endpoint.hub import people
 
+    where = domain or socket.gethostname()
+    people.check_account(name.lower(), where.lower(), full_name, email or "")  # before anybody types a password in vain
     password = _ask(name, from_stdin=password_stdin)
 
     async def make(store: Store) -> PersonEntry:
-        where = domain or socket.gethostname()
         return await people.create_person(store, name, password, domain=where, full_name=full_name, email=email)
 
     entry = with_store(directory, database, make, create=True)
@@ -133,7 +134,7 @@ def passwd(settings: Settings, name: str, password_stdin: bool, directory: Path,
     async def find(store: Store) -> str:
         return await people.find_person(store, name)
 
-    identity_id = with_store(directory, database, find)  # before anybody types a password in vain
+    identity_id = with_store(directory, database, find)
     password = _ask(name, from_stdin=password_stdin)
 
     async def change(store: Store) -> str:

@@ -45,7 +45,7 @@ def check_new_password(password: str, name: str) -> None:
         problem = f"A password has {MIN_LENGTH} to {MAX_LENGTH} characters"
     elif not password.isprintable():
         problem = "A password has no control characters"
-    elif name.lower() in password.lower() and len(password) - len(name) < MIN_LENGTH // 2:
+    elif len(password.lower().replace(name.lower(), "")) <= MIN_LENGTH // 2:
         problem = "The password is little more than the person's name"
     elif len(set(password)) < MIN_LENGTH // 2:
         problem = f"A password has at least {MIN_LENGTH // 2} different characters"

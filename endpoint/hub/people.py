@@ -37,18 +37,22 @@ class PersonEntry:
     created: float
 
 
+def check_account(name: str, domain: str, *texts: str) -> None:
+    """Raise UsageError for what can't be a name (in lower case), a domain, or one of the other texts of an account."""
+    if not NAME.fullmatch(name):
+        raise _bad(f"{name!r} can't be a name: use 1 to 64 of a-z, 0-9, `.`, `_` and `-`, the first a letter or digit")
+    if not DOMAIN.fullmatch(domain):
+        raise _bad(f"{domain!r} is not a domain")
+    if any(len(text) > MAX_TEXT or not text.isprintable() for text in texts):
+        raise _bad(f"A full name and an e-mail address have at most {MAX_TEXT} printable characters")
+
+
 async def create_person(
     store: Store, name: str, password: str, *, domain: str, full_name: str = "", email: str | None = None
 ) -> PersonEntry:
     """Make the account `name`, whose username is NAME@DOMAIN. UsageError when the name or the password won't do."""
     name, domain = name.lower(), domain.lower()
-    if not NAME.fullmatch(name):
-        raise _bad(f"{name!r} can't be a name: use 1 to 64 of a-z, 0-9, `.`, `_` and `-`, the first a letter or digit")
-    if not DOMAIN.fullmatch(domain):
-        raise _bad(f"{domain!r} is not a domain")
-    for text in (full_name, email or ""):
-        if len(text) > MAX_TEXT or not text.isprintable():
-            raise _bad(f"A full name and an e-mail address have at most {MAX_TEXT} printable characters")
+    check_account(name, domain, full_name, email or "")
     check_new_password(password, name)
     kept = await asyncio.to_thread(hash_password, password)
     entry = PersonEntry(str(uuid.uuid4()), name, f"{name}@{domain}", full_name or name, email, time.time())

@@ -19,7 +19,7 @@ from pika.exceptions import (
 )
 
 from endpoint.errors import AccessRefused, ConfigError, NetworkFailure
-from endpoint.hub.broker_admin import HEARTBEAT_QUEUE, RESULT_QUEUE, BrokerAdmin, EndpointQueues
+from endpoint.hub.broker_admin import HEARTBEAT_QUEUE, HEARTBEAT_TTL, RESULT_QUEUE, BrokerAdmin, EndpointQueues
 
 T = TypeVar("T")
 
@@ -97,6 +97,15 @@ def publish(channel: BlockingChannel, info: dict[str, Any], body: bytes, **chang
     arguments["properties"] = pika.BasicProperties(**arguments["properties"])
     channel.confirm_delivery()
     channel.basic_publish(body=body, **arguments)
+
+
+def test_a_heartbeat_queue_of_an_older_version_is_replaced(call, hub_channel):
+    hub_channel.queue_delete(HEARTBEAT_QUEUE)
+    hub_channel.queue_declare(HEARTBEAT_QUEUE, durable=True, arguments={"x-message-ttl": HEARTBEAT_TTL + 1})
+
+    call(lambda admin: admin.prepare())
+
+    hub_channel.queue_declare(HEARTBEAT_QUEUE, durable=True, arguments={"x-message-ttl": HEARTBEAT_TTL})
 
 
 def test_an_endpoint_reads_its_tasks_and_publishes_results_as_itself(queues, endpoint_id, hub_channel):

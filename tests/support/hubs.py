@@ -96,6 +96,19 @@ class RunningHub:
         document = json.loads(done.stdout)
         return Credentials(document["client_id"], document["client_secret"])
 
+    def person(self, name: str, password: str) -> str:
+        """Make an account; returns its username."""
+        command = [sys.executable, "-m", "endpoint.cli.hub", "user", "create", name, "--domain", "hub.example"]
+        done = subprocess.run(
+            [*command, "--password-stdin", "--directory", str(self.directory), "--json"],
+            input=password + "\n",
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return str(json.loads(done.stdout)["username"])
+
     def client_env(self, name: str) -> dict[str, str]:
         """`env`, and the credentials of a new client identity."""
         return {**self.env, **self.client(name).env}
@@ -105,7 +118,7 @@ def hub_environment(url: str) -> dict[str, str]:
     """The variables with which unmodified official clients, and ours, use the hub at `url`."""
     return {
         "GLOBUS_SDK_ENVIRONMENT": "local",
-        "GLOBUS_SDK_SERVICE_URL_AUTH": url,
+        "GLOBUS_SDK_SERVICE_URL_AUTH": f"{url}/",  # without the slash, official clients ask for a wrong redirect
         "GLOBUS_SDK_SERVICE_URL_COMPUTE": url,
         "http_proxy": url,
         "no_proxy": "",
