@@ -202,15 +202,14 @@ def test_lock_of_a_killed_process_does_not_live_on_in_what_it_has_forked(pid_fil
         "from pathlib import Path\n"
         "from endpoint.lease import Lease\n"
         "lease = Lease.take(Path(sys.argv[1]))\n"
-        "child = os.fork()\n"
-        "print(os.getpid(), flush=True)\n"
+        "if os.fork() == 0:\n"
+        "    print(os.getpid(), flush=True)\n"
         "time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(pid_file)], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     with process.stdout:
-        pids = [int(process.stdout.readline()) for _ in range(2)]
-    child = next(pid for pid in pids if pid != process.pid)
+        child = int(process.stdout.readline())
     process.kill()
     process.wait()
     try:
