@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 import uuid
@@ -17,6 +18,8 @@ from endpoint.hub.models import Code, Identity, Person, RefreshToken, Token
 from endpoint.hub.passwords import NOBODY, check_new_password, hash_password, is_password
 from endpoint.hub.refusals import Refusal
 from endpoint.hub.store import Store
+
+log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 DOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -162,9 +165,14 @@ class SignIns:
         person = await self._find(name)
         kept = NOBODY if person is None else person.password
         good = await asyncio.to_thread(is_password, password, kept)
-        if not good or person is None:
+        if person is None:  # what was typed isn't logged: it may be a password in the wrong field
+            log.warning("Somebody tried to sign in with a name that nobody has")
+            return None
+        if not good:
+            log.warning("A wrong password was given for %s", person.name)
             return None
         self._attempts.succeeded(person.name)
+        log.info("%s signed in", person.name)
         return person.id
 
     async def _find(self, name: str) -> Person | None:
