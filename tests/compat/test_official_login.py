@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,19 @@ def test_the_official_sdk_logs_a_person_in_once(env, peer_sdk_python):
     assert status == 0, terminal.output
     assert re.search(r"function: [0-9a-f-]{36}", terminal.output)
     assert "function: " in run(env, peer_sdk_python, "-c", PROGRAM)  # now without a terminal
+
+
+def test_the_official_sdk_renews_an_access_token_that_is_over(env, hub, username, peer_sdk_python):
+    with Terminal([peer_sdk_python, "-c", PROGRAM], env) as terminal:
+        log_in(terminal, "compat-person", PASSWORD)
+        assert terminal.wait() == 0, terminal.output
+    with closing(sqlite3.connect(hub.directory / "hub.db", timeout=30)) as database, database:
+        mine = "identity_id = (SELECT id FROM identities WHERE username = ?)"
+        ended = database.execute(f"UPDATE tokens SET expires = 0 WHERE {mine}", (username,))
+        assert ended.rowcount >= 2
+
+    assert "function: " in run(env, peer_sdk_python, "-c", PROGRAM)
+    assert "function: " in run(env, peer_sdk_python, "-c", PROGRAM)
 
 
 def test_a_login_with_the_official_endpoint_serves_ours_as_well(env, username, peer_endpoint_python):

@@ -397,8 +397,9 @@ async def test_no_path_makes_the_service_fail(place):
                     for suffix in ("", "/status", "/submit", "/lock"):
                         answer = await hub.http.request(method, f"{prefix}{one}{suffix}", headers=headers)
                         what = f"{method} {prefix}{one[:50]}{suffix}"
-                        refused = 400 <= answer.status_code < 500
-                        assert refused or answer.url.path == "/", what  # the first page, which `..` leads to
+                        if (method, answer.url.path) == ("GET", "/"):
+                            continue  # the first page, to which `..` leads
+                        assert 400 <= answer.status_code < 500, what
                         assert_refusal_or_success(answer.status_code, answer.content, what)
 
 
