@@ -28,6 +28,8 @@ from endpoint.wire.queues import Registration
 log = logging.getLogger(__name__)
 
 NOTICE_HEARTBEAT_S = 3
+ENDPOINT_DIR = "GLOBUS_COMPUTE_ENDPOINT_DIR"
+LOG_PATH = "GLOBUS_COMPUTE_LOG_PATH"
 
 
 def main(
@@ -46,8 +48,9 @@ def main(
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
         raise UsageError("A user endpoint is started by its manager", hint="Use: globus-compute-endpoint start NAME")
     os.umask(0o077)
-    directory = compute_dir(config_dir) / name
-    set_up_logs(directory / LOG, debug=debug, console=log_to_console, color=color)
+    directory, logfile = _places(name, config_dir)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    set_up_logs(logfile, debug=debug, console=log_to_console, color=color)
     document: StartDocument | None = None
     try:
         document = StartDocument.read(sys.stdin.buffer)
@@ -55,7 +58,7 @@ def main(
             config = load_user_config(document.config, source=f"the configuration of {name}")
             if config.debug or config.log_format == "json":
                 set_up_logs(
-                    directory / LOG,
+                    logfile,
                     debug=debug or config.debug,
                     console=log_to_console,
                     color=color,
@@ -70,6 +73,12 @@ def main(
         sentence = f"The endpoint ended unexpectedly ({type(error).__name__})"
         status = _report(EndpointError(sentence, hint="The endpoint's log says more"), document)
     return _leave(status)
+
+
+def _places(name: str, config_dir: str | None) -> tuple[Path, Path]:
+    """The endpoint's directory and its log; a manager names others where the template has `paths`."""
+    directory = Path(os.environ.get(ENDPOINT_DIR) or compute_dir(config_dir) / name)
+    return directory, Path(os.environ.get(LOG_PATH) or directory / LOG)
 
 
 async def _serve(document: StartDocument, config: UserConfig, directory: Path, lease: Lease) -> ExitStatus:

@@ -364,6 +364,16 @@ def test_setup_and_teardown_commands_run_around_the_endpoints_life(queues, tmp_p
     assert marks.read_text() == "up\ndown\n"
 
 
+def test_directory_and_log_are_where_the_manager_says(queues, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOBUS_COMPUTE_ENDPOINT_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("GLOBUS_COMPUTE_LOG_PATH", str(tmp_path / "logs" / "mine.log"))
+    with UserEndpointProcess(queues, tmp_path):
+        queues.next_heartbeat()
+
+        assert (tmp_path / "elsewhere" / "daemon.pid").exists()
+        assert "Waiting for tasks" in (tmp_path / "logs" / "mine.log").read_text()
+
+
 def test_a_broker_that_refuses_the_credentials_ends_the_endpoint_with_a_clear_status(broker, tmp_path):
     with Queues(broker.amqp_url) as queues:
         parts = urlsplit(broker.amqp_url)
