@@ -42,8 +42,8 @@ def endpoint(request, official_program, client_env, tmp_path_factory) -> Iterato
     user_program = official_program if request.param in ("official", MANAGERS_AND_USERS[2]) else OURS
     directory = tmp_path_factory.mktemp("endpoint")
     with ManagedEndpoint(manager, directory, client_env, user_bin=user_program.parent) as started:
+        started.user_environment = user_program.resolve().parents[1]
         yield started
-        started.expected_user_bin = user_program.parent
 
 
 @pytest.fixture
@@ -71,6 +71,15 @@ def test_the_executor_gets_results_and_exceptions(play, endpoint):
     assert "KeyError" in answer["error"]
     assert "lost key" in answer["error"]
     assert answer["ids_differ"]
+
+
+def test_the_user_endpoint_is_of_the_package_that_was_meant(play, endpoint):
+    play("source_code", endpoint)
+
+    environments = endpoint.user_endpoint_environments()
+
+    assert environments
+    assert {environment.resolve() for environment in environments} == {endpoint.user_environment}
 
 
 def test_the_client_gets_results_one_by_one_and_in_batches(play, endpoint):

@@ -9,6 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
+
 from tests.support.hubs import clean_environment
 
 TEMPLATE = """\
@@ -113,9 +115,10 @@ class ManagedEndpoint:
             f"--- {file}\n{file.read_text(errors='replace')}" for file in self.directory.glob("*/endpoint.log")
         )
 
-    def user_endpoint_commands(self) -> list[str]:
-        """The command lines of the user endpoints that run now."""
-        import psutil
-
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [line for child in children if "_start-user-endpoint" in (line := " ".join(child.cmdline()))]
+    def user_endpoint_environments(self) -> list[Path]:
+        """The virtual environments of the user endpoints that run now, told by the libraries that they have loaded."""
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            loaded = [Path(entry.path) for entry in child.memory_maps() if "site-packages" in entry.path]
+            found += [path.parents[path.parts[::-1].index("lib")] for path in loaded[:1]]
+        return found
