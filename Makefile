@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench lint unit integration compat newer peers system format lock clean
+.PHONY: demo test bench lint unit integration compat site newer peers system format lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest -q
 demo: $(VENV)/.done system          ## Hub, endpoint and real tasks on this machine; KEEP=1 leaves them running
 	@$(BIN)/python examples/demo/run.py $(if $(KEEP),--keep)
 
-test: lint unit integration compat newer   ## Everything that CI runs
+test: lint unit integration compat site newer   ## Everything that CI runs
 
 lint: $(VENV)/.done                 ## Style, types, layers, sizes
 	$(BIN)/ruff check .
@@ -31,6 +31,10 @@ integration: $(VENV)/.done $(PEERS) system   ## A real RabbitMQ, real pools, the
 
 compat: $(VENV)/.done $(PEERS) system   ## The official SDK and endpoint beside ours
 	$(PYTEST) tests/compat --durations 5
+
+site: $(VENV)/.done                 ## The Ansible role on this machine, and the flake with a stand-in for nixpkgs
+	@tests/support/system-packages site
+	$(PYTEST) tests/site tests/nix --durations 5
 
 bench: $(VENV)/.done $(PEERS) system   ## Our user endpoint beside the official one, in one run
 	$(BIN)/python -m bench.user_endpoint

@@ -12,5 +12,5 @@ from tests.support.nixes import Nix, set_up
 @pytest.fixture(scope="session")
 def nix(tmp_path_factory: pytest.TempPathFactory) -> Nix:
     if shutil.which("nix") is None:
-        pytest.fail("Nix is missing: `tests/support/system-packages nix` installs it")
+        pytest.fail("Nix is missing: `tests/support/system-packages site` installs it")
     return set_up(tmp_path_factory.mktemp("nix"))
