@@ -39,8 +39,8 @@ site: $(VENV)/.done                 ## The Ansible role on this machine, and the
 bench: $(VENV)/.done $(PEERS) system   ## Our user endpoint beside the official one, in one run
 	$(BIN)/python -m bench.user_endpoint
 
-newer: .venvs/newer/.done           ## The same code on a newer Python
-	.venvs/newer/bin/python -m pytest -q tests/unit tests/schemas
+newer: .venvs/newer/.done $(PEERS) system           ## The same code on a newer Python
+	.venvs/newer/bin/python -m pytest -q tests/unit tests/schemas tests/integration --durations 5
 
 system:                             ## What is not a Python package: RabbitMQ
 	@tests/support/system-packages

@@ -8,7 +8,7 @@ import sys
 from endpoint.engines.lifeline import Lifeline
 from endpoint.errors import ConfigError
 
-INTERCHANGE = "parsl.executors.high_throughput.interchange"
+INTERCHANGE = "endpoint.engines.interchange"
 PARSL_SCRIPT = "process_worker_pool.py"
 WORKER_POOL = "parsl.executors.high_throughput.process_worker_pool"
 OURS = "globus-compute-endpoint"
