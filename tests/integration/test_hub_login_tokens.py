@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import jwt
-import pytest
 from jwt.algorithms import RSAAlgorithm
 
 from endpoint.hub.tokens import COMPUTE_SCOPE
-from tests.support.hub_peers import Place, in_loop
+from tests.support.hub_peers import in_loop
 from tests.support.hub_program import OTHER_ID, PROGRAM_ID, Program, alice
-
-
-@pytest.fixture
-def place(broker, tmp_path) -> Iterator[Place]:
-    place = Place(broker, tmp_path)
-    yield place
-    asyncio.run(place.remove())
 
 
 @in_loop

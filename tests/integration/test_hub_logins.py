@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
-
-import pytest
 
 from endpoint.hub.attempts import FREE
 from endpoint.hub.people import delete_person, set_password
 from endpoint.hub.tokens import COMPUTE_SCOPE
 from tests.support.browser import Page, read_page
-from tests.support.hub_peers import Place, in_loop
+from tests.support.hub_peers import in_loop
 from tests.support.hub_program import PASSWORD, Program, alice
-
-
-@pytest.fixture
-def place(broker, tmp_path) -> Iterator[Place]:
-    place = Place(broker, tmp_path)
-    yield place
-    asyncio.run(place.remove())
 
 
 @in_loop

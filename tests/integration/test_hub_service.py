@@ -5,23 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from endpoint.hub import clients
 from endpoint.hub.tokens import COMPUTE_SCOPE
-from tests.support.hub_peers import Peer, Person, Place, in_loop, manager
+from tests.support.hub_peers import Peer, Person, in_loop, manager
 
 NOWHERE = str(uuid.UUID(int=7))
-
-
-@pytest.fixture
-def place(broker, tmp_path) -> Iterator[Place]:
-    place = Place(broker, tmp_path)
-    yield place
-    asyncio.run(place.remove())
 
 
 @in_loop

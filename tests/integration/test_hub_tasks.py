@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,14 +14,7 @@ from endpoint.amqp.link import Link
 from endpoint.hub.models import Endpoint
 from endpoint.wire.codec import encode
 from endpoint.wire.messages import ErrorDetails, Result
-from tests.support.hub_peers import InProcessHub, Manager, Peer, Person, Place, UserEndpoint, in_loop, manager
-
-
-@pytest.fixture
-def place(broker, tmp_path) -> Iterator[Place]:
-    place = Place(broker, tmp_path)
-    yield place
-    asyncio.run(place.remove())
+from tests.support.hub_peers import InProcessHub, Manager, Peer, Person, UserEndpoint, in_loop, manager
 
 
 def submission(function_id: str, *payloads: str, **more: Any) -> dict[str, Any]:
