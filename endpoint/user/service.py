@@ -95,15 +95,15 @@ class UserEndpoint:
         try:
             await self._start_engine()
             self._connect()
-            await asyncio.gather(*(link.open() for link in self._links))
+            await self._open_links()
             watches = [asyncio.create_task(self._watch(link)) for link in self._links]
             log.info("Waiting for tasks", extra={"user_endpoint": self._endpoint_id})
             self._next_beat: asyncio.Handle = loop.call_soon(self._beat)
             stop = await self._stop
             self._next_beat.cancel()
-            await self._wind_down(stop)
             for watch in watches:
                 watch.cancel()
+            await self._wind_down(stop)
         finally:
             unwatch()
             await asyncio.to_thread(self._engine.shutdown)
@@ -147,6 +147,15 @@ class UserEndpoint:
             now.task.queue, self._on_delivery, prefetch=prefetch, exclusive=True
         )
         self._links = list(links.values())
+
+    async def _open_links(self) -> None:
+        """Connect; raises why it can't be done. A stop that comes meanwhile (the broker may be away) ends the wait."""
+        opening = asyncio.gather(*(link.open() for link in self._links))
+        await asyncio.wait((opening, self._stop), return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            opening.result()
+        else:
+            opening.cancel()
 
     async def _watch(self, link: Link) -> None:
         try:
@@ -254,11 +263,12 @@ class UserEndpoint:
     # -- heartbeats --------------------------------------------------------------------------------------------------
 
     def _beat(self) -> None:
+        # First of all the next one: whatever goes wrong with this one must not be the end of them.
+        self._next_beat = asyncio.get_running_loop().call_later(self._period_s, self._beat)
         self._send_heartbeat(active=True)
         why = self._idle.heartbeat(received=self._table.received, answered=self._table.answered)
         if why:
             self.stop(Stop(why))
-        self._next_beat = asyncio.get_running_loop().call_later(self._period_s, self._beat)
 
     def _send_heartbeat(self, *, active: bool) -> asyncio.Future[None]:
         state = {**self._engine.status(), **self._facts, "heartbeat_period": self._period_s, "active": active}

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -374,6 +374,18 @@ def test_directory_and_log_are_where_the_manager_says(queues, tmp_path, monkeypa
         assert "Waiting for tasks" in (tmp_path / "logs" / "mine.log").read_text()
 
 
+def test_a_stop_is_heard_while_the_broker_is_away(broker, tmp_path):
+    with Proxy(urlsplit(broker.amqp_url).port) as proxy:
+        proxy.refuse()
+        url = broker.amqp_url.replace(f":{urlsplit(broker.amqp_url).port}", f":{proxy.port}")
+        with Queues(broker.amqp_url, endpoint_url=url) as queues, UserEndpointProcess(queues, tmp_path) as endpoint:
+            assert wait_until(lambda: "connecting again" in endpoint.log)
+
+            endpoint.process.terminate()
+
+            assert endpoint.process.wait(5) == ExitStatus.OK
+
+
 def test_a_broker_that_refuses_the_credentials_ends_the_endpoint_with_a_clear_status(broker, tmp_path):
     with Queues(broker.amqp_url) as queues:
         parts = urlsplit(broker.amqp_url)
@@ -405,9 +417,14 @@ def wait_until_taken(queues: Queues, timeout: float = 10) -> bool:
 
 
 def wait_for_messages(queues: Queues, queue: str, count: int, timeout: float = 10) -> bool:
+    return wait_until(lambda: queues.waiting(queue) == count, timeout)
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 10) -> bool:
+    """Whether the condition came true in time."""
     deadline = time.monotonic() + timeout
-    while queues.waiting(queue) != count:
+    while not condition():
         if time.monotonic() > deadline:
             return False
-        queues.channel.connection.process_data_events(0.05)
+        time.sleep(0.05)
     return True
