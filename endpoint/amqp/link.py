@@ -128,7 +128,7 @@ class Link:
         try:
             session = await connect(self._url())
             for role in self._roles:
-                await role.attach(session)
+                await session.attach(role)
         except (AccessRefused, NetworkFailure) as error:
             await self._drop(session)
             return error, False

@@ -6,9 +6,10 @@ Nothing above this module catches an exception of pika's.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
-from typing import Any
+from typing import Any, Protocol
 
 import pika
 import pika.exceptions
@@ -19,6 +20,14 @@ from endpoint.errors import AccessRefused, EndpointError, NetworkFailure, redact
 
 CONNECT_TIMEOUT_S = 15.0
 _REFUSALS = (403, 404, 405, 530)  # AMQP reply codes that say "not you" or "no such thing"
+_REFUSAL_IN_TEXT = re.compile(r"\((403|404|405|530)\b")
+_PROBABLE = (pika.exceptions.ProbableAuthenticationError, pika.exceptions.ProbableAccessDeniedError)
+
+
+class Role(Protocol):
+    """What a link carries: see `Consumer` and `Publisher`."""
+
+    async def attach(self, session: Session) -> None: ...
 
 
 class Session:
@@ -47,6 +56,13 @@ class Session:
 
         self._connection.channel(on_open_callback=on_open)
         return await self.answer(opened)
+
+    async def attach(self, role: Role) -> None:
+        """Have a consumer or a publisher begin its work; raises AccessRefused or NetworkFailure."""
+        try:
+            await role.attach(self)
+        except pika.exceptions.AMQPError as error:  # the connection broke just before a step of the set-up
+            raise translate(error, self._where) from error
 
     async def answer(self, future: asyncio.Future[Any]) -> Any:
         """What the broker answers; raises the reason if the session is lost before."""
@@ -94,6 +110,9 @@ def translate(error: BaseException, where: str) -> EndpointError:
         return error
     detail = redact(repr(error))
     root = _root_of(error)
+    if isinstance(root, _PROBABLE) and not _REFUSAL_IN_TEXT.search(str(root)):
+        # Pika guesses from the moment of the loss; without the broker's word for it, it was the network.
+        return NetworkFailure(f"The connection to the broker at {where} broke while it was set up", detail=detail)
     if isinstance(root, (pika.exceptions.ProbableAuthenticationError, pika.exceptions.AuthenticationError)):
         return AccessRefused(f"The broker at {where} refuses our credentials", detail=detail, code="BAD_CREDENTIALS")
     if isinstance(root, pika.exceptions.ProbableAccessDeniedError):

@@ -162,6 +162,9 @@ class UserEndpoint:
             await link.closed()
         except EndpointError as error:
             self.stop(Stop(str(error), error))
+        except Exception as error:  # a mistake of ours must not leave an endpoint that looks well and hears nothing
+            log.exception("The link to the broker ended in a way that nobody foresaw")
+            self.stop(Stop("the link is broken", EndpointError(f"The link to the broker broke: {error!r}")))
 
     def _on_signal(self, number: int) -> None:
         self._signals += 1

@@ -228,3 +228,23 @@ def test_one_message_can_be_published_without_a_lasting_link(broker, queue):
 def messages_in(broker, queue: str) -> int:
     with pika.BlockingConnection(pika.URLParameters(broker.amqp_url)) as connection:
         return connection.channel().queue_declare(queue, passive=True).method.message_count
+
+
+def test_a_link_survives_a_cut_at_any_moment_of_its_set_up(broker, queue, proxy):
+    async def story(delay_s: float) -> None:
+        inbox = Inbox()
+        link = Link("test", through(proxy, broker.amqp_url))
+        link.consume(queue, inbox.deliveries.put_nowait, prefetch=10)
+        publisher = link.publisher()
+        before = proxy.accepted
+        opening = asyncio.create_task(link.open())
+        await asyncio.to_thread(proxy.wait_for_connection, before)
+        await asyncio.sleep(delay_s)
+        proxy.cut()
+        await asyncio.wait_for(opening, 20)
+        await asyncio.wait_for(publisher.publish(b"still here", exchange="", routing_key=queue), 20)
+        (await inbox.next()).ack()
+        await link.close()
+
+    for number in range(40):  # from the greeting to the last role
+        asyncio.run(story(number / 2500))

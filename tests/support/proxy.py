@@ -15,7 +15,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._refusing = False
         self.accepted = 0
 
@@ -36,6 +36,11 @@ class Proxy:
         for pair in pairs:
             for end in pair:
                 _end(end)
+
+    def wait_for_connection(self, before: int, timeout: float = 20) -> None:
+        """Return when more than `before` connections have been taken in all."""
+        with self._lock:
+            assert self._lock.wait_for(lambda: self.accepted > before, timeout), "nobody connected"
 
     def refuse(self) -> None:
         """Cut, and take no new connection until `accept_again`."""
@@ -58,6 +63,7 @@ class Proxy:
             with self._lock:
                 self._pairs.append((inner, outer))
                 self.accepted += 1
+                self._lock.notify_all()
             for source, sink in ((inner, outer), (outer, inner)):
                 threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
 
