@@ -70,7 +70,9 @@ def test_an_official_user_endpoint_that_stopped_itself_is_started_again_for_the_
     scene.wire.send(scene.wire.start_command(other) | {"command": "cmd_unknown"})
     assert "error" in scene.wire.state_of(other)
 
+    stopping = psutil.Process(first)
     os.kill(first, signal.SIGTERM)
+    stopping.wait(30)  # it answers tasks until it is gone
     second = scene.queues.value_of(scene.queues.submit(where), 60)
 
     assert second != first
