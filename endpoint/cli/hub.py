@@ -235,15 +235,26 @@ def run(args: Sequence[str] | None = None) -> int:
         return _report(failure, ExitStatus.USAGE, settings)
     except (KeyboardInterrupt, click.Abort):
         return ExitStatus.INTERRUPTED
-    except Exception as error:
-        from endpoint.cli.crash import keep_traceback
+    except ModuleNotFoundError as error:
+        if (error.name or "endpoint").split(".")[0] == "endpoint":
+            return _report_crash(error, settings)
+        what = f"The hub needs the package {error.name}, which is not installed here"
+        hint = "Install the extra `hub`: pip install --require-hashes -r requirements/hub.txt"
+        failure = Failure(Stage.HUB, "MISSING_PACKAGE", what, Mender.ADMIN, hint=hint)
+        return _report(failure, ExitStatus.FAILED, settings)
+    except Exception as error:  # noqa: BLE001 - the last resort: kept whole in a file, told in a sentence
+        return _report_crash(error, settings)
 
-        where = keep_traceback(settings)
-        log.exception("The command ended unexpectedly")
-        what = f"This is a fault of the program: {type(error).__name__}: {error}"
-        hint = f"Report it with the traceback that is in {where}"
-        failure = Failure(Stage.HUB, "INTERNAL_ERROR", what, Mender.DEVELOPER, hint=hint)
-        return _report(failure, ExitStatus.UNEXPECTED_ANSWER, settings)
+
+def _report_crash(error: Exception, settings: Settings) -> int:
+    from endpoint.cli.crash import keep_traceback
+
+    where = keep_traceback(settings)
+    log.exception("The command ended unexpectedly")
+    what = f"This is a fault of the program: {type(error).__name__}: {error}"
+    hint = f"Report it with the traceback that is in {where}"
+    failure = Failure(Stage.HUB, "INTERNAL_ERROR", what, Mender.DEVELOPER, hint=hint)
+    return _report(failure, ExitStatus.UNEXPECTED_ANSWER, settings)
 
 
 def _report(failure: Failure, status: ExitStatus, settings: Settings) -> int:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from pika.exceptions import ProbableAuthenticationError
 
+from endpoint.errors import ExitStatus
 from tests.support.hubs import Credentials, HubProcess, clean_environment
 
 COMPUTE_SCOPE = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all"
@@ -234,3 +235,20 @@ def test_the_official_sdk_reaches_a_hub_on_any_port(hub, peer_sdk_python, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     assert "groups." in done.stdout
+
+
+@pytest.mark.parametrize("package", ["uvicorn", "sqlalchemy"])
+def test_a_hub_without_its_packages_is_told_what_to_install(tmp_path, package):
+    # None in sys.modules is how Python itself marks a module that can't be imported.
+    program = f"import sys; sys.modules[{package!r}] = None; from endpoint.cli.hub import main; main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "serve", "--embedded", str(tmp_path / "hub")],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert done.returncode == ExitStatus.FAILED
+    assert package in done.stderr
+    assert "requirements/hub.txt" in done.stderr
+    assert "fault of the program" not in done.stderr
