@@ -37,8 +37,8 @@ class PathsConfig:
 
 
 @dataclass(frozen=True)
-class ManagerConfig:
-    """A manager's `config.yaml`; each field is the option of that name in `manager.schema.json`. Ids are lower case."""
+class EndpointConfig:
+    """What a manager and a user endpoint both have."""
 
     display_name: str | None
     debug: bool
@@ -52,6 +52,12 @@ class ManagerConfig:
     subscription_id: str | None
     admins: tuple[str, ...] | None
     log_format: LogFormat
+
+
+@dataclass(frozen=True)
+class ManagerConfig(EndpointConfig):
+    """A manager's `config.yaml`; each field is the option of that name in `manager.schema.json`. Ids are lower case."""
+
     multi_user: bool | None
     public: bool
     user_config_template_path: Path | None
@@ -65,25 +71,13 @@ class ManagerConfig:
 
 
 @dataclass(frozen=True)
-class UserConfig:
+class UserConfig(EndpointConfig):
     """A user endpoint's configuration; each field is the option of that name in `user.schema.json`. Ids are lower case.
 
     `engine` is the block as written, with defaults; None in it means what a missing option means.
     """
 
     engine: Mapping[str, Any]
-    display_name: str | None
-    debug: bool
-    high_assurance: bool
-    amqp_port: int | None
-    heartbeat_period: float
-    environment: str | None
-    local_compute_services: bool
-    allowed_functions: tuple[str, ...] | None
-    authentication_policy: str | None
-    subscription_id: str | None
-    admins: tuple[str, ...] | None
-    log_format: LogFormat
     heartbeat_threshold: float
     idle_heartbeats_soft: int
     idle_heartbeats_hard: int
