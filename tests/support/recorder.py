@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import http.client
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
+
+from tests.support.loopback import LoopbackServer, QuietHandler
 
 _TOKEN = re.compile(r'"(?:access|refresh)_token": ?"([^"]+)"')
 _PASSWORD = re.compile(r"amqps?://[^:/@]+:([^@]+)@")
@@ -19,38 +20,23 @@ def passwords_in(text: str) -> set[str]:
     return set(_PASSWORD.findall(text))
 
 
-class Recorder:
+class Recorder(LoopbackServer):
     """A context manager. secrets: tokens, client secrets and broker passwords, as they were seen on the way."""
 
     def __init__(self, service_url: str) -> None:
         self._service = urlsplit(service_url).netloc
         self.secrets: set[str] = set()
 
-    def __enter__(self) -> Recorder:
+    def handler_class(self) -> type[BaseHTTPRequestHandler]:
         recorder = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 recorder.pass_on(self)
 
             do_POST = do_PUT = do_DELETE = do_GET
 
-            def log_message(self, *_: object) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return Handler
 
     def pass_on(self, handler: BaseHTTPRequestHandler) -> None:
         """Ask the service the same, and answer what it answers."""

@@ -6,12 +6,13 @@ For what a healthy service would not do on request: lock, refuse, break, answer 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs
+
+from tests.support.loopback import LoopbackServer, QuietHandler
 
 OWNER = "11111111-1111-4111-8111-111111111111"
 SECRET = "a-secret-of-the-client"
@@ -28,16 +29,16 @@ class Answer:
 
 
 @dataclass
-class WebService:
+class WebService(LoopbackServer):
     """A context manager. `register` answers registrations: it gets the asked id (or None) and the body."""
 
     register: Callable[[str | None, dict[str, Any]], Answer]
     calls: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
 
-    def __enter__(self) -> WebService:
+    def handler_class(self) -> type[BaseHTTPRequestHandler]:
         service = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 self.answer("GET")
 
@@ -57,22 +58,7 @@ class WebService:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, *_: object) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return Handler
 
     @property
     def environment(self) -> dict[str, str]:
