@@ -5,7 +5,7 @@
 
   examples = pkgs.runCommand "examples" { nativeBuildInputs = [ packages.endpoint ]; } ''
     cd ${../schemas/examples}
-    for kind in manager user user-environment identity-mapping; do
+    for kind in endpoint user user-environment identity-mapping; do
       for file in valid/$kind/*; do
         globus-compute-endpoint check-config --kind $kind $file
       done

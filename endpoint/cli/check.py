@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # kind: what messages call it
 KINDS = {
-    "manager": "configuration of an endpoint",
+    "endpoint": "configuration of an endpoint",
     "user": "configuration of a user endpoint",
     "template": "template of user endpoints' configurations",
     "user-options-schema": "schema of user options",
@@ -75,8 +75,8 @@ def _kind_of(path: Path) -> str:
     if path.suffix == ".json":
         raise ConfigError(f"The name of {path} doesn't say what it is", hint=f"Add --kind, one of: {', '.join(KINDS)}")
     if path.name == paths.CONFIG:
-        return "manager"
-    return "user" if "\nengine:" in "\n" + _text(path) else "manager"
+        return "endpoint"
+    return "user" if "\nengine:" in "\n" + _text(path) else "endpoint"
 
 
 def _report(path: Path, kind: str) -> dict[str, Any]:
@@ -104,7 +104,7 @@ Findings = tuple[list["Problem"], list[str]]
 
 def _checks() -> dict[str, Callable[[Path], Findings]]:
     return {
-        "manager": _check_manager,
+        "endpoint": _check_endpoint,
         "user": lambda path: _check_by_schema(path, "user"),
         "template": _check_template,
         "user-options-schema": _check_options_schema,
@@ -129,10 +129,10 @@ def _check_by_schema(path: Path, schema: str) -> Findings:
     return problems(document, schema), []
 
 
-def _check_manager(path: Path) -> Findings:
+def _check_endpoint(path: Path) -> Findings:
     from endpoint.config.model import manager_config
 
-    found, notes = _check_by_schema(path, "manager")
+    found, notes = _check_by_schema(path, "endpoint")
     if not found or any(problem.path == "engine" for problem in found):
         # Raises for a file of the older kind, and for files that it names and that are not there.
         manager_config(_document(path), path.parent)

@@ -56,7 +56,7 @@ class EndpointConfig:
 
 @dataclass(frozen=True)
 class ManagerConfig(EndpointConfig):
-    """A manager's `config.yaml`; each field is the option of that name in `manager.schema.json`. Ids are lower case."""
+    """`config.yaml`; each field is the option of that name in `endpoint.schema.json`. Ids are lower case."""
 
     multi_user: bool | None
     public: bool
@@ -120,7 +120,7 @@ def manager_config(document: Document, folder: Path) -> ManagerConfig:
             "template; the engine belongs into the template of the user endpoints' configuration.",
             hint=f"Run `globus-compute-endpoint migrate-to-template-capable {folder.name}`, which moves it there",
         )
-    values = check(document, "manager")
+    values = check(document, "endpoint")
     for name in ("user_config_template_path", "user_config_schema_path", "identity_mapping_config_path"):
         values[name] = _existing(document, folder, name, values[name])
     values["audit_log_path"] = Path(values["audit_log_path"]) if values["audit_log_path"] else None

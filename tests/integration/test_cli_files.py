@@ -151,9 +151,9 @@ def test_check_config_tells_every_problem_with_its_place(one: Path, capsys: pyte
     assert run(["check-config", str(one), "--json"]) == ExitStatus.BAD_CONFIG
     document = json.loads(capsys.readouterr().out)
     by_kind: dict[str, Any] = {report["kind"]: report for report in document["files"]}
-    places = [(problem["line"], problem["path"]) for problem in by_kind["manager"]["problems"]]
+    places = [(problem["line"], problem["path"]) for problem in by_kind["endpoint"]["problems"]]
     assert places == [(1, "display_nam"), (2, "heartbeat_period")]
-    assert "display_name" in by_kind["manager"]["problems"][0]["hint"]
+    assert "display_name" in by_kind["endpoint"]["problems"][0]["hint"]
     assert not any(report["valid"] for report in document["files"])
     assert run(["check-config", str(one)]) == ExitStatus.BAD_CONFIG
     assert f"{one / 'config.yaml'}:1:1: display_nam: " in capsys.readouterr().err

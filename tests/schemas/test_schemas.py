@@ -89,8 +89,8 @@ def test_conditions_of_a_schema_hold_no_references(name: str) -> None:
 @pytest.mark.parametrize(
     ("model", "options"),
     [
-        (ManagerConfig, load_schema("manager")["properties"]),
-        (PamConfig, load_schema("manager")["properties"]["pam"]["properties"]),
+        (ManagerConfig, load_schema("endpoint")["properties"]),
+        (PamConfig, load_schema("endpoint")["properties"]["pam"]["properties"]),
         (UserConfig, load_schema("user")["properties"]),
         (PathsConfig, load_schema("user")["properties"]["paths"]["properties"]),
     ],
@@ -101,7 +101,7 @@ def test_a_model_has_the_options_of_its_schema_and_no_defaults(model: type, opti
     assert not [name for name in options if hasattr(model, name)]
 
 
-@pytest.mark.parametrize("name", ["manager", "user"])
+@pytest.mark.parametrize("name", ["endpoint", "user"])
 def test_every_top_level_option_that_is_not_required_has_a_default(name: str) -> None:
     schema = load_schema(name)
     given = {"engine": {"type": "ThreadPoolEngine"}} if name == "user" else {}

@@ -34,4 +34,4 @@ def test_source_archive_holds_what_a_site_installs_from(distributions: Path) -> 
         names = {name.partition("/")[2] for name in archive.getnames()}
 
     assert {"requirements/agent.txt", "ansible/site.yml", "ansible/roles/endpoint/tasks/main.yml"} <= names
-    assert {"flake.nix", "nix/package.nix", "schemas/manager.schema.json"} <= names
+    assert {"flake.nix", "nix/package.nix", "schemas/endpoint.schema.json"} <= names

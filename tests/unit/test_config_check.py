@@ -21,7 +21,7 @@ def test_all_problems_are_reported_in_the_order_of_the_text() -> None:
 
 def test_a_refusal_tells_the_first_problem_in_the_reason_and_all_in_the_detail() -> None:
     with pytest.raises(ConfigError) as caught:
-        check(load_yaml("debug: 3\npublic: 4\n", "f.yaml"), "manager")
+        check(load_yaml("debug: 3\npublic: 4\n", "f.yaml"), "endpoint")
 
     failure = caught.value.failure
     assert failure.reason == "f.yaml:1:1: debug: must be true or false, not 3; and 1 more problem"
@@ -29,7 +29,7 @@ def test_a_refusal_tells_the_first_problem_in_the_reason_and_all_in_the_detail()
 
 
 def test_a_suggestion_is_never_a_key_that_is_there_already() -> None:
-    found = problems(load_yaml("display_name: x\ndisplay_names: y\n", "f.yaml"), "manager")
+    found = problems(load_yaml("display_name: x\ndisplay_names: y\n", "f.yaml"), "endpoint")
 
     assert [problem.hint for problem in found] == [""]
 
@@ -49,10 +49,10 @@ def test_defaults_are_filled_in_at_every_level_and_what_is_written_stays() -> No
 
 
 def test_defaults_of_one_document_are_not_those_of_another() -> None:
-    first = check(load_yaml("", "f.yaml"), "manager")
+    first = check(load_yaml("", "f.yaml"), "endpoint")
     first["pam"]["service_name"] = "changed"
 
-    assert check(load_yaml("", "f.yaml"), "manager")["pam"]["service_name"] != "changed"
+    assert check(load_yaml("", "f.yaml"), "endpoint")["pam"]["service_name"] != "changed"
 
 
 def test_defaults_follow_the_type_of_the_engine() -> None:
