@@ -88,12 +88,18 @@ def _old_configuration(config: Path) -> str:
 
 def _check(manager_text: str, template_text: str, config: Path, template: Path) -> None:
     """Refuse before anything is written; ConfigError."""
-    from endpoint.cli.check import rendered_problem
+    from endpoint.cli.check import facts
+    from endpoint.config.check import errors
+    from endpoint.config.examine import Examiner
     from endpoint.config.load import load_yaml
     from endpoint.config.model import manager_config
+    from endpoint.config.report import refusal
 
     manager_config(load_yaml(manager_text, str(config)), config.parent)
-    rendered_problem(template_text, template)
+    examiner = Examiner(facts, follow=False)
+    examiner.text(template_text, template, "template")
+    if bad := errors(list(examiner.reports[str(template)].problems)):
+        raise refusal(bad)
 
 
 def _replace(config: Path, backup: Path, manager_text: str, template: Path, template_text: str) -> None:

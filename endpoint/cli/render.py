@@ -39,7 +39,7 @@ def render_user_config(settings: Settings, /, endpoint: str | None, **files: IO[
 
     Of the files, at most one can be `-`, standard input. Nothing is started.
     """
-    from endpoint.config.template import render_user_config as render
+    from endpoint.config.rendering import render_user_config as render
 
     _at_most_one_stdin(files)
     endpoint_dir = existing_endpoint_dir(settings, endpoint) if endpoint else None
@@ -107,15 +107,20 @@ def _json_object(file: IO[str], what: str) -> dict[str, Any]:
 
 def this_runtime() -> dict[str, Any]:
     """What an SDK in this Python would say about itself."""
-    import platform
-    import sys
-
     from endpoint.cli.version import versions
 
     found = versions()
+    return runtime(found.get("globus-compute-sdk") or "", found.get("globus-sdk") or "")
+
+
+def runtime(compute_sdk: str, globus_sdk: str) -> dict[str, Any]:
+    """As `this_runtime`, for SDKs of the given versions."""
+    import platform
+    import sys
+
     return {
-        "globus_compute_sdk_version": found.get("globus-compute-sdk") or "",
-        "globus_sdk_version": found.get("globus-sdk") or "",
+        "globus_compute_sdk_version": compute_sdk,
+        "globus_sdk_version": globus_sdk,
         "python_version": sys.version,
         "python": {
             "version": platform.python_version(),
@@ -141,6 +146,6 @@ def this_runtime() -> dict[str, Any]:
 def _mapped_identity(file: IO[str] | None) -> dict[str, Any]:
     if file is not None:
         return _json_object(file, "mapped identity")
-    from endpoint.manager.identity import this_user
+    from endpoint.manager.local_user import this_user
 
     return this_user(os.environ).for_template()

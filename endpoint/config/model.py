@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from endpoint.config.check import Problem, check, dotted, refusal
-from endpoint.config.load import Document, load_yaml
+from endpoint.config.check import check
+from endpoint.config.faults import Fault
+from endpoint.config.load import load_yaml
+from endpoint.config.parse import Document
 from endpoint.config.paths import PYTHON_CONFIG
+from endpoint.config.report import InvalidConfig, located, refusal
 from endpoint.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -111,18 +114,25 @@ def read_manager_document(path: Path) -> Document:
     return load_yaml(read_text(path, missing=""), str(path))
 
 
-def manager_config(document: Document, folder: Path) -> ManagerConfig:
-    """The typed value of a manager's configuration; relative file names are looked for in `folder`."""
+def manager_config(document: Document, folder: Path, *, existing: bool = True) -> ManagerConfig:
+    """The typed value of a manager's configuration; relative file names are looked for in `folder`.
+
+    existing: whether the files that it names must be there. Raises InvalidConfig.
+    """
     if isinstance(document.data, dict) and "engine" in document.data:
-        at = document.position(("engine",))
-        raise ConfigError(
-            f"{document.source}:{at.line}:{at.column}: engine: this is a configuration of the older kind, without a "
-            "template; the engine belongs into the template of the user endpoints' configuration.",
+        older = Fault(
+            ("engine",),
+            "this is a configuration of the older kind, without a template; the engine belongs into the template of "
+            "the user endpoints' configuration",
+        )
+        raise InvalidConfig(
+            located([older], document.source, document.position),
             hint=f"Run `globus-compute-endpoint migrate-to-template-capable {folder.name}`, which moves it there",
         )
     values = check(document, "endpoint")
     for name in ("user_config_template_path", "user_config_schema_path", "identity_mapping_config_path"):
-        values[name] = _existing(document, folder, name, values[name])
+        found = _existing(document, folder, name, values[name]) if existing else values[name]
+        values[name] = Path(found) if found else None
     values["audit_log_path"] = Path(values["audit_log_path"]) if values["audit_log_path"] else None
     values["pam"] = PamConfig(**values["pam"]) if values["pam"] else PamConfig(enable=False, service_name="")
     return ManagerConfig(**_shared(values))
@@ -178,5 +188,5 @@ def _existing(document: Document, folder: Path, name: str, value: str | None) ->
     for candidate in (folder / value, Path(value)):
         if candidate.exists():
             return candidate.absolute()
-    at = document.position((name,))
-    raise refusal([Problem(document.source, at.line, at.column, dotted((name,)), f"the file {value} is not there", "")])
+    missing = Fault((name,), f"the file {value} is not there")
+    raise refusal(located([missing], document.source, document.position))

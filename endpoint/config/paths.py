@@ -34,6 +34,12 @@ def compute_dir(config_dir: str | None, environ: Mapping[str, str] | None = None
     return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".globus_compute"
 
 
+def template_path(endpoint_dir: Path, configured: Path | None) -> Path:
+    """The endpoint's template: the configured one, else the text template, else what has its name without `.j2`."""
+    path = configured or endpoint_dir / TEMPLATE
+    return path.with_suffix("") if path.suffix == ".j2" and not path.exists() else path
+
+
 def name_problem(name: str) -> str | None:
     """Why `name` can't be an endpoint's name (it becomes a directory, and a word in shell commands), or None."""
     if not name:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
+from endpoint.config.faults import Path
+
 if TYPE_CHECKING:
     from importlib.abc import Traversable
 
@@ -39,21 +41,47 @@ def load_schema(name: str) -> Schema:
 @functools.cache
 def validator(name: str) -> Draft202012Validator:
     """A validator of the schema called `name` that knows the other schemas by their file names."""
-    return Draft202012Validator(load_schema(name), registry=_registry())
+    return Draft202012Validator(load_schema(name), registry=_registry(name))
 
 
 def with_defaults(data: Any, name: str) -> Any:
     """A copy of `data`, which must be valid by the schema called `name`, with defaults at every level that it has."""
-    resource = Resource.from_contents(load_schema(name))
-    return _fill(copy.deepcopy(data), [(load_schema(name), _registry().resolver_with_root(resource))])
+    return _fill(copy.deepcopy(data), [_top(name)])
+
+
+def blocks(data: Any, name: str) -> Iterator[tuple[Path, dict[str, Any], dict[str, list[Schema]]]]:
+    """Each mapping in `data` that the schema called `name` knows, outer ones first, as (path, mapping, options).
+
+    options: the schemas of every option that the mapping has or may have.
+    """
+    return _walk(data, (), [_top(name)])
+
+
+def _top(name: str) -> Place:
+    return load_schema(name), _registry(name).resolver_with_root(Resource.from_contents(load_schema(name)))
 
 
 @functools.cache
-def _registry() -> Registry[Any]:
-    def retrieve(uri: str) -> Resource[Any]:
-        return Resource.from_contents(load_schema(uri.removesuffix(SUFFIX)))
+def _registry(name: str) -> Registry[Any]:
+    """The schema called `name` with all that it refers to, looked up once."""
+    names = [name]
+    for found in names:  # grows while we go through it
+        names += [other for other in _referred(load_schema(found)) if other not in names]
+    resources = [(f"{found}{SUFFIX}", Resource.from_contents(load_schema(found))) for found in names]
+    return Registry().with_resources(resources).crawl()
 
-    return Registry(retrieve=retrieve)  # type: ignore[call-arg]  # the stubs hide the attribute
+
+def _referred(schema: Any) -> Iterator[str]:
+    """The names of the other schemas that a schema's references name."""
+    if isinstance(schema, dict):
+        for key, value in schema.items():
+            if key == "$ref" and not value.startswith("#"):
+                yield value.partition(SUFFIX)[0]
+            else:
+                yield from _referred(value)
+    elif isinstance(schema, list):
+        for item in schema:
+            yield from _referred(item)
 
 
 def _fill(data: Any, places: list[Place]) -> Any:
@@ -64,18 +92,45 @@ def _fill(data: Any, places: list[Place]) -> Any:
         return [_fill(item, items) for item in data]
     if not isinstance(data, dict):
         return data
-    properties: dict[str, list[Place]] = {}
-    for schema, resolver in parts:
-        for key, below in schema.get("properties", {}).items():
-            properties.setdefault(key, []).append((below, resolver))
-    for key, below_places in properties.items():
+    for key, below in _options(data, parts).items():
         if key not in data:
-            defaults = [part["default"] for place in below_places for part, _ in _joined(place) if "default" in part]
+            defaults = [part["default"] for place in below for part, _ in _joined(place) if "default" in part]
             if not defaults:
                 continue
             data[key] = copy.deepcopy(defaults[0])
-        data[key] = _fill(data[key], below_places)
+        data[key] = _fill(data[key], below)
     return data
+
+
+def _walk(data: Any, path: Path, places: list[Place]) -> Iterator[tuple[Path, dict[str, Any], dict[str, list[Schema]]]]:
+    parts = [part for place in places for part in _applied(place, data)]
+    if isinstance(data, list):
+        items = [(schema["items"], resolver) for schema, resolver in parts if "items" in schema]
+        for index, item in enumerate(data):
+            yield from _walk(item, (*path, index), items)
+    elif isinstance(data, dict):
+        options = _options(data, parts)
+        yield (
+            path,
+            data,
+            {key: [part for place in below for part, _ in _joined(place)] for key, below in options.items()},
+        )
+        for key, below in options.items():
+            if key in data:
+                yield from _walk(data[key], (*path, key), below)
+
+
+def _options(data: dict[str, Any], parts: list[Place]) -> dict[str, list[Place]]:
+    """The schemas of each option that a block has or may have."""
+    options: dict[str, list[Place]] = {}
+    for schema, resolver in parts:
+        for key, below in schema.get("properties", {}).items():
+            options.setdefault(key, []).append((below, resolver))
+    for schema, resolver in parts:
+        if isinstance(others := schema.get("additionalProperties"), dict):
+            for key in data.keys() - schema.get("properties", {}).keys():
+                options.setdefault(key, []).append((others, resolver))
+    return options
 
 
 def _joined(place: Place) -> Iterator[Place]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from endpoint.errors import UserOptionsError
 
-# Around user text in a rendering. Noncharacters: quoted user text is ASCII, so it can't contain them.
+# Around user text in a rendering. Noncharacters: quoted user text is ASCII, so it can't contain them, and a template
+# that does is refused.
 MARKS = ("\ufdd0", "\ufdd1")
 DEEPEST = 32
 WIDEST_INTEGER = 256  # bits
@@ -32,14 +33,32 @@ def _one_character(pair: re.Match[str]) -> str:
     return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
 
 
-class UserText(str):
-    """A user's text, in its quoted form; `_raw` is the text itself (templates can't reach names that start so)."""
+class Tracked(str):
+    """Text that came from a user in whole or in part; `_marked` is the same text with marks around those parts.
+
+    (Templates can't reach names that start with an underscore.)
+    """
+
+    __slots__ = ("_marked",)
+    _marked: str
+
+    def __new__(cls, text: str, marked: str | None = None) -> Tracked:
+        made = super().__new__(cls, text)
+        made._marked = f"{MARKS[0]}{text}{MARKS[1]}" if marked is None else marked
+        return made
+
+    def __getitem__(self, index: Any) -> Tracked:
+        return Tracked(super().__getitem__(index))
+
+
+class UserText(Tracked):
+    """A user's text, in its quoted form; `_raw` is the text itself."""
 
     __slots__ = ("_raw",)
     _raw: str
 
     def __new__(cls, raw: str) -> UserText:
-        made = super().__new__(cls, quoted(raw))
+        made: UserText = super().__new__(cls, quoted(raw))  # type: ignore[assignment]
         made._raw = raw
         return made
 
@@ -67,10 +86,13 @@ class UserList(list[Any]):
 
 
 class UserMapping(dict[Any, Any]):
-    """A user's mapping; as a whole it is written as one line of YAML, and all its keys come out quoted."""
+    """A user's mapping; as a whole it is written as one line of YAML, and all its keys come out quoted.
 
-    def __init__(self, items: dict[str, Any]) -> None:
-        super().__init__({UserKey(key): value for key, value in items.items()})
+    A key becomes a `UserKey`, unless it is one.
+    """
+
+    def __init__(self, items: Mapping[str, Any]) -> None:
+        super().__init__({key if isinstance(key, UserKey) else UserKey(key): value for key, value in items.items()})
 
     def __str__(self) -> str:
         return written(self)
@@ -83,9 +105,7 @@ def written(value: Any, *, marked: bool = False) -> str:
     if isinstance(value, UserMapping):
         items = (f"{written(key, marked=marked)}: {written(item, marked=marked)}" for key, item in value.items())
         return f"{{{', '.join(items)}}}"
-    if isinstance(value, UserText) and marked:
-        return f"{MARKS[0]}{value}{MARKS[1]}"
-    return str(value)
+    return value._marked if marked and isinstance(value, Tracked) else str(value)
 
 
 def guarded(value: Any, name: str = "", depth: int = 0) -> Any:
@@ -93,9 +113,7 @@ def guarded(value: Any, name: str = "", depth: int = 0) -> Any:
 
     None becomes the word `null`. Raises UserOptionsError for what YAML can't hold.
     """
-    problem = next(_problems(value, depth), None)
-    if problem:
-        raise UserOptionsError(f"The option {name!r} {problem}.")
+    check_value(value, name, depth)
     if isinstance(value, dict):
         return UserMapping({key: guarded(item, name, depth + 1) for key, item in value.items()})
     if isinstance(value, list):
@@ -103,6 +121,23 @@ def guarded(value: Any, name: str = "", depth: int = 0) -> Any:
     if isinstance(value, str):
         return UserText(value)
     return "null" if value is None else value
+
+
+def check_value(value: Any, name: str, depth: int = 0) -> None:
+    """Refuse a value, though not yet what is in it, that YAML can't hold; UserOptionsError names the option `name`."""
+    problem = next(_problems(value, depth), None)
+    if problem:
+        raise UserOptionsError(f"The option {name!r} {problem}.")
+
+
+def plain(value: Any, name: str = "", depth: int = 0) -> Any:
+    """A copy of `value` (JSON data), for templates that substitute values; UserOptionsError as for `guarded`."""
+    check_value(value, name, depth)
+    if isinstance(value, dict):
+        return {str(key): plain(item, name, depth + 1) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item, name, depth + 1) for item in value]
+    return value
 
 
 def _problems(value: Any, depth: int) -> Iterator[str]:

@@ -22,8 +22,9 @@ from endpoint.config.model import ManagerConfig
 from endpoint.errors import AccessRefused, EndpointError, ExitStatus, NetworkFailure, UnexpectedAnswer
 from endpoint.manager.commands import Refusal, StartRequest, parse_command
 from endpoint.manager.compute_service import ComputeService
-from endpoint.manager.identity import OwnerOnly, Policy, this_user
+from endpoint.manager.identity import OwnerOnly, Policy
 from endpoint.manager.lines import Lines
+from endpoint.manager.local_user import this_user
 from endpoint.manager.registration import register
 from endpoint.manager.spawn import Host
 from endpoint.manager.supervisor import Supervisor

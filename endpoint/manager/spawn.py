@@ -23,11 +23,11 @@ from typing import Any
 from endpoint.config.load import load_yaml
 from endpoint.config.model import ManagerConfig
 from endpoint.config.paths import LOG, compute_dir
-from endpoint.config.template import render_user_config
+from endpoint.config.rendering import render_user_config
 from endpoint.errors import ConfigError, EndpointError, Mender, Stage
 from endpoint.manager.commands import StartRequest
 from endpoint.manager.credentials import CredentialFile
-from endpoint.manager.identity import LocalUser
+from endpoint.manager.local_user import LocalUser
 from endpoint.manager.templates import TemplateFiles, read_user_environment
 
 log = logging.getLogger(__name__)

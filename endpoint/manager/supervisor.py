@@ -19,7 +19,7 @@ from endpoint.errors import EndpointError, ExitStatus, Failure, Mender, Stage
 from endpoint.manager.children import TABLE, Action, Event, State, step
 from endpoint.manager.commands import Recipient, Refusal, StartRequest
 from endpoint.manager.credentials import CredentialFile
-from endpoint.manager.identity import LocalUser
+from endpoint.manager.local_user import LocalUser
 from endpoint.manager.notices import send_notice
 from endpoint.manager.spawn import Host, Running, SpawnFailure, launch, prepare
 

@@ -11,7 +11,7 @@ from typing import Any
 from endpoint.config.check import check
 from endpoint.config.load import load_yaml
 from endpoint.config.model import ManagerConfig
-from endpoint.config.paths import ENVIRONMENT, SCHEMA, TEMPLATE
+from endpoint.config.paths import ENVIRONMENT, SCHEMA, template_path
 from endpoint.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -30,9 +30,7 @@ class TemplateFiles:
     @classmethod
     def read(cls, endpoint_dir: Path, config: ManagerConfig) -> TemplateFiles:
         """Read both, from where the configuration says, else from `endpoint_dir`; raises ConfigError."""
-        path = Path(config.user_config_template_path or endpoint_dir / TEMPLATE)
-        if not path.exists() and path.suffix == ".j2":
-            path = path.with_suffix("")
+        path = template_path(endpoint_dir, config.user_config_template_path)
         schema_path = Path(config.user_config_schema_path or endpoint_dir / SCHEMA)
         return cls(path=path, text=_read(path), options_schema=_read_schema(schema_path))
 

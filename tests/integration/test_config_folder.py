@@ -15,8 +15,8 @@ from endpoint.config.defaults import EndpointFiles, Sources, write_endpoint_dir
 from endpoint.config.load import load_yaml
 from endpoint.config.model import load_manager_config, load_user_config
 from endpoint.config.paths import CONFIG
+from endpoint.config.rendering import render_user_config
 from endpoint.config.schemas import schema_folder
-from endpoint.config.template import render_user_config
 from endpoint.errors import ConfigError
 
 

@@ -15,7 +15,7 @@ from endpoint.config.model import load_manager_config
 from endpoint.errors import ConfigError, EndpointError, UserOptionsError
 from endpoint.manager.commands import Recipient, Requester, StartRequest
 from endpoint.manager.credentials import CredentialFile
-from endpoint.manager.identity import LocalUser
+from endpoint.manager.local_user import LocalUser
 from endpoint.manager.spawn import PROGRAM, Host, Plan, prepare
 from endpoint.manager.templates import read_user_environment
 from endpoint.wire.queues import QueueInfo

@@ -16,7 +16,7 @@ import pytest
 from endpoint.config.model import load_manager_config
 from endpoint.manager.children import State
 from endpoint.manager.commands import Recipient, Requester, StartRequest
-from endpoint.manager.identity import LocalUser
+from endpoint.manager.local_user import LocalUser
 from endpoint.manager.spawn import Host
 from endpoint.manager.supervisor import Supervisor
 from endpoint.wire.queues import Registration

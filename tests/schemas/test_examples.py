@@ -1,4 +1,4 @@
-"""Every file in schemas/examples is one test: valid ones must pass, invalid ones must say what they expect."""
+"""Every file in schemas/examples is one test: valid ones must pass, invalid ones must say what they expect, and where."""
 
 from __future__ import annotations
 
@@ -6,53 +6,58 @@ from pathlib import Path
 
 import pytest
 
-from endpoint.config.check import problems
-from endpoint.config.load import load_yaml
+from endpoint.config.check import errors, problems
+from endpoint.config.parse import Document, parse_yaml
 from endpoint.config.schemas import SUFFIX, schema_folder, with_defaults
-from endpoint.errors import ConfigError
 
 SCHEMAS = Path(str(schema_folder()))
 EXAMPLES = SCHEMAS / "examples"
 # Parts of other schemas have no files of their own.
 PARTS = {"common", "engine"}
+DIRECTORIES = {"endpoint-directory"}
 MARK = "# expects: "
 
 
 def _examples(kind: str) -> list[Path]:
-    return sorted((EXAMPLES / kind).glob("*/*.yaml"))
+    return sorted(path for path in (EXAMPLES / kind).glob("*/*.yaml") if path.parent.name not in DIRECTORIES)
 
 
 def _name(path: Path) -> str:
     return f"{path.parent.name}/{path.stem}"
 
 
-def _reported(path: Path) -> list[str]:
-    try:
-        return list(map(str, problems(load_yaml(path.read_text(), path.name), path.parent.name)))
-    except ConfigError as error:
-        return [error.failure.for_admin()]
+def _read(path: Path) -> Document:
+    return parse_yaml(path.read_text(), path.name)
 
 
 @pytest.mark.parametrize("path", _examples("valid"), ids=_name)
 def test_a_valid_example_has_no_problems_with_and_without_its_defaults(path: Path) -> None:
-    document = load_yaml(path.read_text(), path.name)
+    document = _read(path)
     name = path.parent.name
 
-    assert problems(document, name) == []
+    assert errors(problems(document, name)) == []
 
-    filled = type(document)(with_defaults(document.data, name), path.name)
-    assert problems(filled, name) == []
+    filled = Document(with_defaults(document.data, name), path.name)
+    assert errors(problems(filled, name)) == []
+
+
+@pytest.mark.parametrize("path", _examples("valid"), ids=_name)
+def test_a_valid_example_warns_only_where_its_name_says_that_it_is_of_an_older_kind(path: Path) -> None:
+    assert bool(problems(_read(path), path.parent.name)) == path.stem.startswith("deprecated")
 
 
 @pytest.mark.parametrize("path", _examples("invalid"), ids=_name)
-def test_an_invalid_example_is_refused_with_the_words_it_expects(path: Path) -> None:
-    first = path.read_text().splitlines()[0]
-    assert first.startswith(MARK)
-    expected = first.removeprefix(MARK)
+def test_an_invalid_example_is_refused_with_the_words_it_expects_at_the_places_it_expects(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    expected = [line.removeprefix(MARK) for line in lines if line.startswith(MARK)]
+    assert expected
 
-    reported = _reported(path)
+    reported = errors(problems(_read(path), path.parent.name))
 
-    assert any(expected in problem for problem in reported), reported
+    places = [f"{problem.line}:{problem.column}" for problem in reported]
+    assert places == [":".join(line.split(":")[:2]) for line in expected], list(map(str, reported))
+    for problem, line in zip(reported, expected, strict=True):
+        assert line.split(":", 2)[2].strip() in str(problem)
 
 
 @pytest.mark.parametrize("kind", ["valid", "invalid"])

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from endpoint.config.check import check, dotted, problems, shown
+from endpoint.config.check import check, problems
+from endpoint.config.faults import dotted
 from endpoint.config.load import load_yaml
+from endpoint.config.validate import shown
 from endpoint.errors import ConfigError
 
 

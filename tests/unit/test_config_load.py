@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpoint.config.load import Position, load_yaml
+from endpoint.config.faults import Position
+from endpoint.config.load import load_yaml
 from endpoint.errors import ConfigError
 
 
@@ -71,18 +72,18 @@ def test_aliases_and_merged_mappings_are_followed_and_own_keys_win() -> None:
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("a: 1\na: 2\n", "f.yaml:2:1: the key 'a' stands here twice (first in line 1)"),
-        ("a:\n  b: 1\n  b: 1\n", "f.yaml:3:3: the key 'b'"),
+        ("a: 1\na: 2\n", "f.yaml:2:1: a: the key 'a' stands here twice (first in line 1)"),
+        ("a:\n  b: 1\n  b: 1\n", "f.yaml:3:3: a.b: the key 'b'"),
         ("a: [1\n", "f.yaml:2:1: "),
         ("a: b: c\n", "f.yaml:1:5: "),
         ("? [a, b]\n: 1\n", "f.yaml:1:3: a key must be a plain word"),
-        ("a: !!python/object:os.system x\n", "f.yaml:1:4: the tag !!python/object:os.system is not allowed"),
-        ("a: !!set {b}\n", "f.yaml:1:4: the tag !!set is not allowed"),
-        ("a: !!int x\n", "f.yaml:1:4: 'x' is not a valid int"),
+        ("a: !!python/object:os.system x\n", "f.yaml:1:4: a: the tag !!python/object:os.system is not allowed"),
+        ("a: !!set {b}\n", "f.yaml:1:4: a: the tag !!set is not allowed"),
+        ("a: !!int x\n", "f.yaml:1:4: a: 'x' is not a valid int"),
         ("<<: 3\n", "f.yaml:1:5: only mappings can be merged"),
         ("a: 1\n---\nb: 1\n", "f.yaml:2:1: "),
         ("a: *nothing\n", "f.yaml:1:4: "),
-        ("a: \x00\n", "f.yaml"),
+        ("a: \x00\n", "f.yaml:1:4: the character"),
     ],
 )
 def test_a_bad_document_is_refused_with_its_place(text: str, where: str) -> None:
@@ -98,8 +99,8 @@ def test_a_tab_and_a_colon_in_a_value_get_a_hint() -> None:
     with pytest.raises(ConfigError) as colon:
         load_yaml("a: b: c\n", "f.yaml")
 
-    assert "spaces" in tab.value.failure.hint
-    assert "quotes" in colon.value.failure.hint
+    assert "spaces" in tab.value.failure.reason
+    assert "quotes" in colon.value.failure.reason
 
 
 def test_aliases_can_not_unfold_to_something_huge() -> None:

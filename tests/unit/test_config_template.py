@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from endpoint.config.load import load_yaml
-from endpoint.config.template import LONGEST_OUTPUT, render_user_config
+from endpoint.config.rendering import render_user_config
+from endpoint.config.text_template import LONGEST_OUTPUT
 from endpoint.config.user_values import UserKey, UserText, quoted
 from endpoint.errors import ConfigError, EndpointError, Stage, UserOptionsError
 
@@ -18,7 +19,7 @@ THREADS = "engine: {type: ThreadPoolEngine}\n"
 def _render(template: str, options: dict[str, Any] | None = None, **more: Any) -> str:
     arguments: dict[str, Any] = {
         "template_path": Path("/nonexistent/template.j2"),
-        "user_options_schema": None,
+        "user_options_schema": {"additionalProperties": True},
         "user_runtime": {},
         "parent_config": {},
         "mapped_identity": None,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from endpoint.errors import Mender
 from endpoint.manager.commands import MAX_COMMAND_BYTES, MAX_SKEW_S, Refusal, Requester, StartRequest, parse_command
-from endpoint.manager.identity import LocalUser, OwnerOnly
+from endpoint.manager.identity import OwnerOnly
+from endpoint.manager.local_user import LocalUser
 
 NOW = 1_800_000_000
 OWNER = str(uuid.UUID(int=1))

@@ -1,0 +1,299 @@
+"""Every file that an administrator writes, checked with those that it names: for `check-config`, and before a start."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from endpoint.config import paths
+from endpoint.config.check import errors, problems
+from endpoint.config.faults import Fault
+from endpoint.config.model import ManagerConfig, manager_config, read_text
+from endpoint.config.option_examples import example_options
+from endpoint.config.parse import Document, parse_json, parse_yaml
+from endpoint.config.report import InvalidConfig, InvalidOptions, Problem, located
+from endpoint.config.schemas import blocks
+from endpoint.errors import ConfigError, EndpointError
+
+if TYPE_CHECKING:
+    from endpoint.config.rendering import Template
+
+# kind: what messages call it
+KINDS = {
+    "endpoint": "configuration of an endpoint",
+    "user": "configuration of a user endpoint",
+    "template": "template of user endpoints' configurations",
+    "user-options-schema": "schema of user options",
+    "user-environment": "environment of user endpoints",
+    "identity-mapping": "identity mapping",
+    "hub": "configuration of a hub",
+    "site": "document of a site",
+}
+_BY_NAME = {
+    paths.CONFIG: "endpoint",
+    paths.PLAIN_TEMPLATE: "template",
+    paths.SCHEMA: "user-options-schema",
+    paths.ENVIRONMENT: "user-environment",
+    paths.IDENTITY_MAPPING: "identity-mapping",
+    paths.EXAMPLE_IDENTITY_MAPPING: "identity-mapping",
+    "hub.yaml": "hub",
+    "site.yml": "site",
+    "site.yaml": "site",
+}
+# Options that only one kind of document has, at its top.
+_BY_OPTION = {"engine": "user", "endpoints": "site", "listen": "hub", "broker": "hub"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a template knows beyond the user's options, for trying it: see `rendering.render_user_config`."""
+
+    user_runtime: Mapping[str, Any]
+    mapped_identity: Mapping[str, Any]
+    environ: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found in one file; `notes` are sentences about what could not be checked, or how it was read."""
+
+    file: str
+    kind: str
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    text: str = field(default="", repr=False)
+
+    @property
+    def valid(self) -> bool:
+        """Whether there are no problems but warnings."""
+        return not errors(list(self.problems))
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"file", "kind", "valid", "problems": [...], "notes": [str]}`, for `--json`."""
+        found = [problem.to_dict() for problem in self.problems]
+        return {"file": self.file, "kind": self.kind, "valid": self.valid, "problems": found, "notes": list(self.notes)}
+
+
+@dataclass
+class Examiner:
+    """Reports on files, each once.
+
+    facts: asked once a template is to be rendered; None leaves rendering out.
+    follow: whether files that a file names, or that belong to it, are examined too.
+    """
+
+    facts: Callable[[], Facts] | None
+    follow: bool = True
+    reports: dict[str, Report] = field(default_factory=dict)
+
+    def folder(self, folder: Path) -> None:
+        """An endpoint's directory. Raises ConfigError where there is nothing to examine."""
+        names = (paths.CONFIG, paths.TEMPLATE, paths.PLAIN_TEMPLATE)
+        if not any((folder / name).is_file() for name in names):
+            raise ConfigError(f"There are no configuration files of an endpoint in {folder}.")
+        if (folder / paths.CONFIG).is_file():
+            self.file(folder / paths.CONFIG, "endpoint")
+        else:
+            self._of_endpoint(folder, manager_config(parse_yaml("", paths.CONFIG), folder))
+
+    def file(self, path: Path, kind: str | None = None) -> None:
+        """One file; `kind` is one of `KINDS`, by default what its name or its content says."""
+        if str(path) in self.reports:
+            return
+        try:
+            text = read_text(path)
+        except ConfigError as error:
+            unread = Problem(str(path), 1, 1, "", error.failure.reason.rstrip("."))
+            self.reports[str(path)] = Report(str(path), kind or _BY_NAME.get(path.name, "endpoint"), (unread,))
+            return
+        self.text(text, path, kind or kind_of(path, text))
+
+    def text(self, text: str, path: Path, kind: str) -> None:
+        """As `file`, for a text that was read already; relative names in it are looked for beside `path`."""
+        self.reports[str(path)] = Report(str(path), kind, text=text)  # so that a circle of references ends
+        if kind == "template":
+            self._template(text, path, path.parent / paths.SCHEMA, None)
+            return
+        document = (parse_json if path.suffix == ".json" else parse_yaml)(text, str(path))
+        if kind == "user-options-schema":
+            from endpoint.config.user_options import metaschema_faults
+
+            found = [*document.faults, *metaschema_faults(document.data)] if document.data is not None else []
+            self._found(path, located(found or document.faults, str(path), document.position))
+            return
+        if document.data is None:  # an empty file says what an empty mapping says
+            document = replace(document, data=[] if kind == "identity-mapping" else {})
+        found_here = problems(document, kind)
+        if kind == "identity-mapping":
+            found_here += located(_bad_patterns(document.data), str(path), document.position)
+        self._found(path, found_here)
+        if kind == "endpoint":
+            self._endpoint(document, path)
+        self._references(document, kind, path)
+
+    def _endpoint(self, document: Document, path: Path) -> None:
+        """The files around a `config.yaml`; and that it is none of the older kind."""
+        report = self.reports[str(path)]
+        older = isinstance(document.data, dict) and "engine" in document.data
+        if not report.valid and not older:
+            return
+        try:
+            config = manager_config(document, path.parent, existing=self.follow)
+        except InvalidConfig as error:
+            self.reports[str(path)] = replace(report, problems=error.problems)
+            return
+        if self.follow:
+            self._of_endpoint(path.parent, config)
+
+    def _of_endpoint(self, folder: Path, config: ManagerConfig) -> None:
+        template = paths.template_path(folder, config.user_config_template_path)
+        schema = config.user_config_schema_path or folder / paths.SCHEMA
+        mapping = config.identity_mapping_config_path
+        if template.is_file() and str(template) not in self.reports:
+            text = read_text(template)
+            self.reports[str(template)] = Report(str(template), "template", text=text)
+            self._template(text, template, schema, config)
+        for path, kind in (
+            (schema, "user-options-schema"),
+            (folder / paths.ENVIRONMENT, "user-environment"),
+            (mapping, "identity-mapping"),
+        ):
+            if path is not None and path.is_file():
+                self.file(path, kind)
+
+    def _template(self, text: str, path: Path, schema_path: Path, config: ManagerConfig | None) -> None:
+        from endpoint.config.rendering import Template  # Jinja, which a configuration alone doesn't need
+
+        template = Template(text, path.absolute())
+        try:
+            variables = template.variables()
+        except InvalidConfig as error:
+            self._found(path, [replace(problem, source=str(path)) for problem in error.problems])
+            return
+        except EndpointError as error:
+            self._found(path, [Problem(str(path), 1, 1, "", error.failure.reason)])
+            return
+        notes: list[str] = []
+        if path.suffix != ".j2" and not template.is_data:
+            notes.append("read as text that becomes YAML, as it is no YAML yet; a name that ends in .j2 would say so")
+        schema = _schema(schema_path)
+        if schema is None and variables is not None:
+            names = ", ".join(sorted(variables - {"_GC"})) or "none"
+            notes.append(f"there is no {schema_path.name} beside it; the options that it knows are: {names}")
+        if self.facts is not None:
+            found, more = self._tries(template, path, schema, config)
+            self._found(path, found)
+            notes += more
+        if schema is not None and variables is not None and self.follow and schema_path.is_file():
+            self.file(schema_path, "user-options-schema")
+            self._unused(schema_path, schema, variables)
+        self.reports[str(path)] = replace(self.reports[str(path)], notes=tuple(notes))
+
+    def _tries(
+        self, template: Template, path: Path, schema: dict[str, Any] | None, config: ManagerConfig | None
+    ) -> tuple[list[Problem], list[str]]:
+        """What is wrong with the template's output for each set of example options."""
+        from endpoint.config.rendering import render_user_config
+
+        assert self.facts is not None
+        facts = self.facts()
+        parent = config or manager_config(parse_yaml("", paths.CONFIG), path.parent)
+        found: dict[Problem, None] = {}
+        notes: list[str] = []
+        for options in example_options(schema) if schema is not None else [{}]:
+            try:
+                render_user_config(
+                    template=template.text,
+                    template_path=template.path,
+                    user_options_schema=schema,
+                    user_options=options,
+                    user_runtime=dict(facts.user_runtime),
+                    parent_config=asdict(parent),
+                    mapped_identity=facts.mapped_identity,
+                    environ=facts.environ,
+                )
+            except (InvalidConfig, InvalidOptions) as error:
+                for problem in error.problems:
+                    found[replace(problem, source=str(path)) if problem.source == path.name else problem] = None
+            except EndpointError as error:
+                if schema is None:
+                    notes.append(f"checked only as far as goes without options: {error.failure.reason}")
+                else:
+                    tried = f"with the example options {options!r}: " if options else "without options: "
+                    found[Problem(str(path), 1, 1, "", tried + error.failure.reason)] = None
+        return list(found), notes
+
+    def _unused(self, path: Path, schema: dict[str, Any], variables: frozenset[str]) -> None:
+        document = parse_json(read_text(path), str(path))
+        unused = [
+            Fault(("properties", name), "the template does not use this option", warning=True)
+            for name in schema.get("properties", {})
+            if name not in variables
+        ]
+        self._found(path, located(unused, str(path), document.position))
+
+    def _references(self, document: Document, kind: str, path: Path) -> None:
+        if not self.follow:
+            return
+        missing = []
+        for place, value, named_kind in _named_files(document.data, kind):
+            named = path.parent / value
+            if not named.exists():
+                if kind != "endpoint":  # whose own check has told it
+                    missing.append(Fault(place, f"the file {value} is not there"))
+            elif named_kind in KINDS and kind != "endpoint":
+                self.file(named, named_kind)
+        self._found(path, located(missing, str(path), document.position))
+
+    def _found(self, path: Path, found: list[Problem]) -> None:
+        report = self.reports[str(path)]
+        ordered = sorted({*report.problems, *found}, key=lambda problem: (problem.line, problem.column, problem.path))
+        self.reports[str(path)] = replace(report, problems=tuple(ordered))
+
+
+def kind_of(path: Path, text: str) -> str:
+    """What a file is, by its name or its content. Raises ConfigError where neither says it."""
+    if path.suffix == ".j2":
+        return "template"
+    if path.name in _BY_NAME:
+        return _BY_NAME[path.name]
+    if path.suffix == ".json":
+        raise ConfigError(f"The name of {path} doesn't say what it is.", hint=f"Add --kind, one of: {', '.join(KINDS)}")
+    for option, kind in _BY_OPTION.items():
+        if re.search(rf"^{option}:", text, re.MULTILINE):
+            return kind
+    return "endpoint"
+
+
+def _schema(path: Path) -> dict[str, Any] | None:
+    from endpoint.config.user_options import metaschema_faults
+
+    if not path.is_file():
+        return None
+    data = parse_json(read_text(path), str(path)).data
+    return data if isinstance(data, dict) and not metaschema_faults(data) else None
+
+
+def _bad_patterns(data: Any) -> Iterator[Fault]:
+    for number, document in enumerate(data if isinstance(data, list) else []):
+        rules = document.get("mappings") if isinstance(document, dict) else None
+        for index, rule in enumerate(rules if isinstance(rules, list) else []):
+            match = rule.get("match") if isinstance(rule, dict) and not rule.get("literal") else None
+            if isinstance(match, str):
+                try:
+                    re.compile(match)
+                except re.error as error:
+                    yield Fault((number, "mappings", index, "match"), f"not a regular expression: {error}")
+
+
+def _named_files(data: Any, kind: str) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Each option of a document that names a file, as (path, file, kind of the file); by `x-file` in the schema."""
+    for path, block, options in blocks(data, kind):
+        for key, schemas in options.items():
+            value = block.get(key)
+            named = next((schema["x-file"] for schema in schemas if "x-file" in schema), None)
+            if named is not None and isinstance(value, str):
+                yield (*path, key), value, named
