@@ -6,11 +6,13 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from endpoint.cli.common import Settings, echo_json, json_option, pass_settings, table
+from endpoint.cli.hub_config import FromSchema, Given, existing_broker, with_options
 from endpoint.cli.hub_store import (
     BROKER,
     DATABASE,
@@ -25,7 +27,6 @@ from endpoint.errors import ConfigError, EndpointError, ExitStatus, Failure, Men
 
 if TYPE_CHECKING:
     from endpoint.hub.clients import ClientEntry
-    from endpoint.hub.server import ExistingBroker
     from endpoint.hub.store import Store
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,13 @@ app.add_command(user)
 
 @app.command()
 @click.option(
+    "-f",
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="Read this YAML file; options on the command line win over it. docs/hub.md shows one.",
+)
+@click.option(
     "--embedded",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="COMPUTE_HUB_DIR",
@@ -58,79 +66,47 @@ app.add_command(user)
 @click.option("--broker-user", help="A user of it with the tag administrator.")
 @click.option("--broker-password-file", type=click.Path(path_type=Path), help="The file that has the user's password.")
 @database_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--host", cls=FromSchema, place="listen.host")
+@click.option("--port", cls=FromSchema, place="listen.port", type=click.IntRange(0, 65535))
 @click.option(
     "--log-file", type=click.Path(path_type=Path), help=f"Where to log; with --embedded {LOG} in its directory."
 )
 @click.option("--json-logs", is_flag=True, help="Log lines of JSON.")
 @click.option("--debug", is_flag=True, help="Log details.")
-def serve(
-    embedded: Path | None,
-    amqp_url: str | None,
-    management_url: str | None,
-    broker_user: str | None,
-    broker_password_file: Path | None,
-    database: Path | None,
-    host: str,
-    port: int,
-    log_file: Path | None,
-    json_logs: bool,
-    debug: bool,
-) -> None:
+@click.pass_context
+def serve(ctx: click.Context, /, config_file: Path | None, **options: Any) -> None:
     """Run the service in the foreground, until Ctrl-C or SIGTERM."""
     import asyncio
 
-    existing = _existing_broker(amqp_url, management_url, broker_user, broker_password_file)
-    if existing is not None and embedded is not None:
-        raise UsageError("--embedded and --amqp-url exclude each other", stage=Stage.HUB)
-    directory = (embedded or DEFAULT_DIRECTORY).expanduser().resolve()
-    if existing is not None and database is None:
-        raise UsageError("With --amqp-url the hub needs --database", stage=Stage.HUB)
-    if log_file is None and existing is None:
-        log_file = directory / LOG
+    from endpoint.config.hub import load_hub_config
+
+    config = load_hub_config(config_file)
+    by_variable = ctx.get_parameter_source("embedded") is ParameterSource.ENVIRONMENT
+    if by_variable and config_file and (config.directory or config.broker):
+        options["embedded"] = None  # unlike an option, the variable doesn't win over a file that this command names
+    config = with_options(config, Given(**options))
+    existing = existing_broker(config)
+    directory = (config.directory or DEFAULT_DIRECTORY).expanduser().resolve()
+    log_file = config.log_file or (directory / LOG if existing is None else None)
 
     from endpoint.hub.server import serve as serve_until_stopped
-    from endpoint.hub.settings import HubSettings
+    from endpoint.hub.settings import settings_from
     from endpoint.logs import set_up_logs
 
     try:
-        set_up_logs(log_file, debug=debug, json_lines=json_logs)
+        set_up_logs(log_file, debug=config.debug, json_lines=config.log_format == "json")
     except OSError as e:
         raise ConfigError(f"The log file {log_file} can't be written: {e.strerror}", stage=Stage.HUB) from e
     asyncio.run(
         serve_until_stopped(
-            HubSettings(database=(database or directory / DATABASE).expanduser().resolve()),
+            settings_from(config, (config.database or directory / DATABASE).expanduser().resolve()),
             existing or directory / BROKER,
-            host=host,
-            port=port,
+            host=config.listen.host,
+            port=config.listen.port,
             progress=click.echo,
             ready=lambda url: click.echo(f"Ready: {url}"),
         )
     )
-
-
-def _existing_broker(
-    amqp_url: str | None, management_url: str | None, user: str | None, password_file: Path | None
-) -> ExistingBroker | None:
-    given = {
-        "--amqp-url": amqp_url,
-        "--management-url": management_url,
-        "--broker-user": user,
-        "--broker-password-file": password_file,
-    }
-    missing = [name for name, value in given.items() if value is None]
-    if len(missing) == len(given):
-        return None
-    if amqp_url is None or management_url is None or user is None or password_file is None:
-        raise UsageError(f"An existing broker needs {' and '.join(missing)} too", stage=Stage.HUB)
-    from endpoint.hub.server import ExistingBroker
-
-    try:
-        password = password_file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"The password in {password_file} can't be read: {e}", stage=Stage.HUB) from e
-    return ExistingBroker(amqp_url, management_url, user, password)
 
 
 @app.group()

@@ -167,6 +167,69 @@ def test_a_hub_that_is_stopped_while_its_broker_starts_ends_cleanly(tmp_path):
     assert still_running(children) == []
 
 
+def test_a_hub_is_what_its_file_says_and_the_command_line_wins(tmp_path):
+    (tmp_path / "hub.yaml").write_text(
+        "directory: data\n"
+        "listen: {host: no.such.host.invalid, port: 0}\n"
+        "log_format: json\n"
+        "logins: {token_lifetime: 3600}\n"
+    )
+    hub = HubProcess(["--config", str(tmp_path / "hub.yaml"), "--host", "127.0.0.1"], log=tmp_path / "stderr")
+    try:
+        alice = create_client(tmp_path / "data", "alice")
+        assert ask_for_token(hub.url, alice).json()["expires_in"] == 3600
+    finally:
+        status = hub.stop()
+    assert (status, (tmp_path / "stderr").read_text()) == (0, "")
+    assert (tmp_path / "data" / "broker" / "node.json").exists()
+    lines = [json.loads(line) for line in (tmp_path / "data" / "hub.log").read_text().splitlines()]
+    assert lines
+
+
+def test_a_broker_that_a_file_names_is_used_whatever_the_variable_says(broker, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPUTE_HUB_DIR", str(tmp_path / "by-variable"))
+    (tmp_path / "broker-password").write_text(broker.password)
+    (tmp_path / "hub.yaml").write_text(
+        f"database: hub.db\n"
+        f"listen: {{port: 0}}\n"
+        f"log_file: hub.log\n"
+        f"broker:\n"
+        f"  amqp_url: {broker.amqp_base}/by-file\n"
+        f"  management_url: {broker.management_url}\n"
+        f"  user: {broker.user}\n"
+        f"  password_file: broker-password\n"
+    )
+    hub = HubProcess(["-f", str(tmp_path / "hub.yaml")], log=tmp_path / "stderr")
+    assert httpx.get(hub.url, trust_env=False).status_code == 200
+    assert (hub.stop(), (tmp_path / "stderr").read_text()) == (0, "")
+    assert (tmp_path / "hub.db").exists()
+    assert (tmp_path / "hub.log").exists()
+    assert not (tmp_path / "by-variable").exists()
+
+
+def test_a_bad_file_is_refused_with_every_problem_and_its_place(tmp_path):
+    file = tmp_path / "hub.yaml"
+    file.write_text(
+        "listen:\n"
+        "  prot: 8080\n"
+        "directory: data\n"
+        "broker: {amqp_url: 'amqp://h', management_url: 'http://h', user: hub, password_file: p}\n"
+        "times:\n"
+        "  start_wait: 90\n"
+    )
+    done = compute_hub("serve", "--config", str(file))
+    assert (done.returncode, done.stdout) == (78, "")
+    for place in (
+        "1:1: the option 'database' is missing",
+        "2:3: listen.prot: there is no such option here (did you mean 'port'?)",
+        "3:1: directory: must be nothing",
+        "6:3: times.start_wait: must be less than 60, not 90",
+    ):
+        assert f"{file}:{place}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_an_existing_broker_that_refuses_the_password_is_reported(broker, tmp_path):
     arguments = broker.serve_arguments(tmp_path, vhost="refused")
     (tmp_path / "broker-password").write_text("wrong\n")
@@ -181,6 +244,7 @@ def test_an_existing_broker_that_refuses_the_password_is_reported(broker, tmp_pa
     [
         (["serve", "--amqp-url", "amqp://localhost"], 64, "--broker-password-file"),
         (["serve", "--port", "70000"], 64, "--port"),
+        (["serve", "--config", "/nonexistent/hub.yaml"], 78, "hub.yaml is missing"),
         (["serve", "--host", "127.0.0.1", "--embedded", "/dev/null/hub"], 78, "can't be written"),
         (["serve", "--host", "no.such.host.invalid"], 78, "is not an address of this machine"),
         (["client", "list", "--directory", "/nonexistent"], 78, "no hub database"),

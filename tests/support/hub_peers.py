@@ -21,11 +21,12 @@ from starlette.applications import Starlette
 from endpoint.amqp.consumer import Delivery
 from endpoint.amqp.link import Link
 from endpoint.amqp.publisher import Publisher
+from endpoint.config.hub import load_hub_config
 from endpoint.hub.app import create_app
 from endpoint.hub.broker_admin import BrokerAdmin
 from endpoint.hub.clients import create_client
 from endpoint.hub.service import Hub
-from endpoint.hub.settings import HubSettings
+from endpoint.hub.settings import HubSettings, settings_from
 from endpoint.hub.tokens import COMPUTE_SCOPE
 from endpoint.wire.codec import decode, encode
 from endpoint.wire.messages import Result, StatusReport, Task
@@ -114,6 +115,11 @@ class InProcessHub:
         return await self.http.post("/v2/oauth2/token", data=form, auth=(client_id, secret))
 
 
+def hub_settings(database: Path, **changed: Any) -> HubSettings:
+    """The settings that the schema's defaults make, with changes."""
+    return replace(settings_from(load_hub_config(None), database), **changed)
+
+
 class Place:
     """A virtual host on the broker and a directory: what stays when a hub is started again."""
 
@@ -128,8 +134,8 @@ class Place:
 
     @asynccontextmanager
     async def hub(self, **settings: Any) -> AsyncIterator[InProcessHub]:
-        quick = HubSettings(database=self._directory / "hub.db", start_wait_s=PATIENCE_S, offline_wait_s=PATIENCE_S)
-        chosen, admin = replace(quick, **settings), self.admin()
+        quick = {"start_wait_s": PATIENCE_S, "offline_wait_s": PATIENCE_S}
+        chosen, admin = hub_settings(self._directory / "hub.db", **(quick | settings)), self.admin()
         app = create_app(chosen, admin)
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         try:
