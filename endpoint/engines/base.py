@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from endpoint.errors import ConfigError, EndpointError
+from endpoint.errors import EndpointError
 
 RESULT_SIZE_LIMIT = 10 * 1024 * 1024
-DEFAULT_WORKING_DIR = "tasks_working_dir"
 
 FailureCallback = Callable[[EndpointError], None]
 
@@ -35,7 +34,7 @@ class EngineTask:
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """The options that every engine has, by their names in `config.yaml`.
+    """The options that every engine has, by their names in `config.yaml`; defaults are in the schema.
 
     allowed_serializers: import paths of the strategies that a task may use; None allows all.
     max_retries_on_system_failure: how often a task is run again whose worker or block was lost.
@@ -43,14 +42,10 @@ class CommonOptions:
     run_in_sandbox: whether each task runs in a directory of its own under `working_dir`.
     """
 
-    allowed_serializers: tuple[str, ...] | None = None
-    max_retries_on_system_failure: int = 0
-    working_dir: str = DEFAULT_WORKING_DIR
-    run_in_sandbox: bool = False
-
-    def __post_init__(self) -> None:
-        if self.max_retries_on_system_failure < 0:
-            raise ConfigError("The engine's max_retries_on_system_failure is less than 0.")
+    allowed_serializers: tuple[str, ...] | None
+    max_retries_on_system_failure: int
+    working_dir: str
+    run_in_sandbox: bool
 
 
 class Engine(ABC):

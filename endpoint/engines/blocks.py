@@ -19,12 +19,12 @@ SETTLING_PERIOD = 1.0  # seconds between looks while blocks are there whose work
 
 
 class BlockKeeper:
-    """A thread that looks at the blocks every `period` seconds, and when a task comes while there are none."""
+    """A thread that looks at the blocks every `strategy_period` seconds, and when a task comes while there are none."""
 
-    def __init__(self, executor: TiedExecutor, *, strategy: str | None, max_idletime: float, period: float) -> None:
+    def __init__(self, executor: TiedExecutor, *, strategy: str, max_idletime: float, strategy_period: float) -> None:
         self._executor = executor
-        self._strategy = Strategy(strategy=strategy or "none", max_idletime=max_idletime)
-        self._period = period
+        self._strategy = Strategy(strategy=strategy, max_idletime=max_idletime)
+        self._period = strategy_period
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="block-keeper", daemon=True)

@@ -10,8 +10,6 @@ from endpoint.errors import ConfigError
 
 Builder = Callable[[CommonOptions, dict[str, Any]], Engine]
 
-DEFAULT_TYPE = "GlobusComputeEngine"
-
 
 def _thread_pool(options: CommonOptions, rest: dict[str, Any]) -> Engine:
     from endpoint.engines.threads import ThreadPoolEngine
@@ -26,28 +24,38 @@ def _process_pool(options: CommonOptions, rest: dict[str, Any]) -> Engine:
 
 
 def _globus_compute(options: CommonOptions, rest: dict[str, Any]) -> Engine:
-    from endpoint.engines.htex import build_htex
+    from endpoint.engines.htex import GlobusComputeEngine
 
-    return build_htex(options, rest)
+    return GlobusComputeEngine(options, rest)
 
 
+def _globus_mpi(options: CommonOptions, rest: dict[str, Any]) -> Engine:
+    from endpoint.engines.mpi import GlobusMPIEngine
+
+    return GlobusMPIEngine(options, rest)
+
+
+# Each imports its engine when it is called: Parsl takes a second, and a pool needs none of it.
 BUILDERS: dict[str, Builder] = {
     "ThreadPoolEngine": _thread_pool,
     "ProcessPoolEngine": _process_pool,
     "GlobusComputeEngine": _globus_compute,
+    "GlobusMPIEngine": _globus_mpi,
 }
 
 
 def build_engine(engine: Mapping[str, Any]) -> Engine:
-    """The engine that a configuration's `engine` block describes; nothing is started. Raises ConfigError."""
-    rest = dict(engine)
-    kind = rest.pop("type", DEFAULT_TYPE)
-    builder = BUILDERS.get(kind) if isinstance(kind, str) else None
-    if builder is None:
+    """The engine that a configuration's `engine` block describes; nothing is started. Raises ConfigError.
+
+    engine: checked against `engine.schema.json`, with its defaults; None means that an option is left out.
+    """
+    rest = {key: value for key, value in engine.items() if value is not None}
+    kind = rest.pop("type")
+    if kind not in BUILDERS:
         raise ConfigError(f"There is no engine type {kind!r}.", hint=f"The types are {', '.join(BUILDERS)}")
     options = _common_options(rest)
     try:
-        return builder(options, rest)
+        return BUILDERS[kind](options, rest)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"The engine block ({kind}) is wrong: {error}.") from error
 
@@ -61,10 +69,9 @@ def _common_options(rest: dict[str, Any]) -> CommonOptions:
         check_allowed(allowed)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"The engine's allowed_serializers are wrong: {error}.") from error
-    defaults = CommonOptions()
     return CommonOptions(
         allowed_serializers=tuple(allowed) if allowed else None,
-        max_retries_on_system_failure=rest.pop("max_retries_on_system_failure", defaults.max_retries_on_system_failure),
-        working_dir=str(rest.pop("working_dir", None) or defaults.working_dir),
-        run_in_sandbox=rest.pop("run_in_sandbox", defaults.run_in_sandbox),
+        max_retries_on_system_failure=rest.pop("max_retries_on_system_failure"),
+        working_dir=rest.pop("working_dir"),
+        run_in_sandbox=rest.pop("run_in_sandbox"),
     )

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,36 @@ from endpoint.engines.base import CommonOptions, Engine, EngineTask, FailureCall
 from endpoint.engines.blocks import BlockKeeper
 from endpoint.engines.htex_options import HtexOptions
 from endpoint.engines.htex_status import capacity_of, status_of
-from endpoint.engines.launch import container_command, interchange_command, pool_command, pool_command_in_container
+from endpoint.engines.launch import (
+    WORKER_POOL,
+    container_command,
+    interchange_command,
+    pool_command,
+    pool_command_in_container,
+)
 from endpoint.engines.ledger import Ledger
 from endpoint.engines.lifeline import Lifeline, wait_until_ended
 from endpoint.errors import EndpointError, EngineFailure, TaskLost, TaskRefused
 
 log = logging.getLogger(__name__)
 
-RUN_TASK = "endpoint.worker.run.run_task"
 STOP_PATIENCE = 5.0  # seconds for each part of the engine to end by itself
 
 
-def build_htex(options: CommonOptions, rest: Mapping[str, Any]) -> GlobusComputeEngine:
-    """The engine that the rest of the `engine` block describes. Raises ConfigError."""
-    return GlobusComputeEngine(options, HtexOptions.parse(rest, "GlobusComputeEngine"))
-
-
 class GlobusComputeEngine(Engine):
-    """See `HtexOptions` for the options."""
+    """See `HtexOptions` for the options.
 
-    def __init__(self, options: CommonOptions, htex: HtexOptions) -> None:
+    pool_module: what runs as the workers' pool.
+    task_function: what a worker calls, with the message's bytes and `run_task`'s options.
+    """
+
+    pool_module = WORKER_POOL
+    task_function = "endpoint.worker.run.run_task"
+
+    def __init__(self, options: CommonOptions, rest: Mapping[str, Any]) -> None:
+        """`rest` is the `engine` block without the options that every engine has. Raises ConfigError."""
         super().__init__(options)
-        self._htex = htex
+        self._htex = htex = HtexOptions.parse(rest, type(self).__name__)
         self._executor = htex.executor
         self._executor.when_bad = self._executor_failed
         self._keeper = BlockKeeper(self._executor, **htex.scaling)
@@ -74,15 +83,7 @@ class GlobusComputeEngine(Engine):
         self._keeper.start()
 
     def submit(self, task: EngineTask) -> Future[bytes]:
-        try:
-            self._executor.validate_resource_spec(task.resource_specification)
-        except InvalidResourceSpecification as error:
-            raise TaskRefused(
-                f"The resource specification has {', '.join(sorted(map(str, error.invalid_keys)))}, which the "
-                "endpoint's GlobusComputeEngine doesn't know",
-                hint="It knows priority; for MPI functions an endpoint needs a GlobusMPIEngine",
-            ) from error
-        answer = self._ledger.submit(task)
+        answer = self._ledger.submit(replace(task, resource_specification=self._resources(task.resource_specification)))
         self._keeper.task_submitted()
         return answer
 
@@ -122,8 +123,20 @@ class GlobusComputeEngine(Engine):
         for pid in wait_until_ended([process.pid for process in processes], STOP_PATIENCE):
             log.error("Process %s of the engine doesn't end", pid)
 
+    def _resources(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The resource specification as the executor wants it. Raises TaskRefused."""
+        try:
+            self._executor.validate_resource_spec(given)
+        except InvalidResourceSpecification as error:
+            raise TaskRefused(
+                f"The resource specification has {', '.join(sorted(map(str, error.invalid_keys)))}, which the "
+                "endpoint's GlobusComputeEngine doesn't know",
+                hint="It knows priority; for MPI functions an endpoint needs a GlobusMPIEngine",
+            ) from error
+        return dict(given)
+
     def _launch(self, task: EngineTask) -> Future[bytes]:
-        executor_task = {"f": RUN_TASK, "a": (self._worker_options(task),), "k": {}}
+        executor_task = {"f": self.task_function, "a": (self._worker_options(task),), "k": {}}
         context: dict[str, Any] = {"task_executor": executor_task}
         if task.resource_specification:
             context["resource_spec"] = dict(task.resource_specification)
@@ -136,10 +149,13 @@ class GlobusComputeEngine(Engine):
         if htex.container_type is None:
             own = htex.local and not self._executor.provider.worker_init.strip()
             return pool_command(
-                self._executor.launch_cmd, lifeline=lifeline if htex.local else None, own_environment=own
+                self._executor.launch_cmd,
+                module=self.pool_module,
+                lifeline=lifeline if htex.local else None,
+                own_environment=own,
             )
         return container_command(
-            pool_command_in_container(self._executor.launch_cmd),
+            pool_command_in_container(self._executor.launch_cmd, module=self.pool_module),
             kind=htex.container_type,
             uri=htex.container_uri,
             options=htex.container_cmd_options,

@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parsl.launchers import SimpleLauncher
+
 from endpoint.engines.parsl_executor import TiedExecutor
 
 UNKNOWN_CAPACITY = 1024  # where nobody says how many workers a node has
@@ -46,8 +48,9 @@ def capacity_of(executor: TiedExecutor, *, local: bool) -> int:
     workers = _workers_per_node(executor, local=local)
     if workers is None:
         return UNKNOWN_CAPACITY
-    nodes: int = max(1, provider.max_blocks) * max(1, provider.nodes_per_block or 1)
-    return max(1, min(MAX_CAPACITY, nodes * (workers + int(executor.prefetch_capacity))))
+    one_pool = isinstance(getattr(provider, "launcher", None), SimpleLauncher)  # on the first node of a block
+    pools: int = max(1, provider.max_blocks) * (1 if one_pool else max(1, provider.nodes_per_block or 1))
+    return max(1, min(MAX_CAPACITY, pools * (workers + int(executor.prefetch_capacity))))
 
 
 def _workers_per_node(executor: TiedExecutor, *, local: bool) -> int | None:

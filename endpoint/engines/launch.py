@@ -15,8 +15,6 @@ OURS = "globus-compute-endpoint"
 RUNNER = "endpoint.engines.python_exec"
 
 DOCKER_LIKE = ("docker", "podman", "podman-hpc")
-APPTAINER_LIKE = ("apptainer", "singularity")
-CONTAINER_TYPES = (*DOCKER_LIKE, *APPTAINER_LIKE, "custom")
 
 
 def interchange_command(lifeline: Lifeline) -> list[str]:
@@ -24,9 +22,10 @@ def interchange_command(lifeline: Lifeline) -> list[str]:
     return [sys.executable, "-m", RUNNER, *lifeline.arguments, INTERCHANGE]
 
 
-def pool_command(template: str, *, lifeline: Lifeline | None, own_environment: bool) -> str:
+def pool_command(template: str, *, module: str, lifeline: Lifeline | None, own_environment: bool) -> str:
     """The shell command of a worker pool.
 
+    module: what runs in the place of Parsl's script.
     template: Parsl's, whose first word is its script; an administrator's own command is left as it is.
     lifeline: where the pool runs on this machine.
     own_environment: whether it runs in this Python's environment; else whatever `worker_init` has put on PATH goes
@@ -38,11 +37,11 @@ def pool_command(template: str, *, lifeline: Lifeline | None, own_environment: b
     python = shlex.quote(sys.executable)
     tie = f"{shlex.join(lifeline.arguments)} --guard" if lifeline else ""
     if own_environment:
-        return f"{python} -m {RUNNER} {tie} {WORKER_POOL} {arguments}"
+        return f"{python} -m {RUNNER} {tie} {module} {arguments}"
     run = f"$(command -v {OURS} >/dev/null && echo {OURS} python-exec || echo {python} -m {RUNNER})"
     if tie:  # isolated, as worker_init may have set variables for another Python
         run = f"{python} -I -m {RUNNER} {tie} --command {run}"
-    return f"{run} {WORKER_POOL} {arguments}"
+    return f"{run} {module} {arguments}"
 
 
 def container_command(command: str, *, kind: str, uri: str | None, options: str | None, run_dir: str) -> str:
@@ -55,17 +54,15 @@ def container_command(command: str, *, kind: str, uri: str | None, options: str 
         raise ConfigError(f"The engine's container_type is {kind}, which needs container_uri.")
     if kind in DOCKER_LIKE:
         words = [kind, "run", options or "", f"-v {run_dir}:{run_dir} -t", uri, command]
-    elif kind in APPTAINER_LIKE:
-        words = [kind, "run", options or "", uri, command]
     else:
-        raise ConfigError(f"There is no container_type {kind!r}.", hint=f"The types are {', '.join(CONTAINER_TYPES)}")
+        words = [kind, "run", options or "", uri, command]
     return " ".join(word for word in words if word)
 
 
-def pool_command_in_container(template: str) -> str:
+def pool_command_in_container(template: str, *, module: str) -> str:
     """The worker pool's command as a container's image knows it."""
     arguments = _pool_arguments(template)
-    return template if arguments is None else f"{OURS} python-exec {WORKER_POOL} {arguments}"
+    return template if arguments is None else f"{OURS} python-exec {module} {arguments}"
 
 
 def _pool_arguments(template: str) -> str | None:

@@ -1,6 +1,6 @@
-"""Parsl's HighThroughputExecutor with its loose ends tied.
+"""Parsl's executors with their loose ends tied.
 
-Left to itself the executor waits without limit for an interchange that is dead, and its users' futures stay
+Left to itself an executor waits without limit for an interchange that is dead, and its users' futures stay
 unanswered when the thread that reads results ends. Here each of these becomes one call of `when_bad`.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import zmq
-from parsl.executors import HighThroughputExecutor
+from parsl.executors import HighThroughputExecutor, MPIExecutor
 from parsl.executors.high_throughput.errors import CommandClientBadError, CommandClientTimeoutError
 from parsl.jobs.states import JobState, JobStatus
 
@@ -99,3 +99,12 @@ class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
         finally:
             if not self._result_queue_thread_exit.is_set():
                 self.set_bad_state_and_fail_all(EngineFailure("The engine can't read results any more"))
+
+
+class TiedMPIExecutor(TiedExecutor, MPIExecutor):  # type: ignore[misc]
+    """The same for Parsl's MPIExecutor."""
+
+    @property
+    def workers_per_node(self) -> float:
+        """For Parsl's strategy, which multiplies it with the nodes of a block: a block has one pool of workers."""
+        return float(self.max_workers_per_block / (self.provider.nodes_per_block or 1))

@@ -48,9 +48,6 @@ ADDRESSES = dict.fromkeys(
     ("address_by_interface", "address_by_hostname", "address_by_route", "address_by_query", "get_any_address"),
     "parsl.addresses",
 )
-SELECTORS = dict.fromkeys(
-    ("RandomManagerSelector", "BlockIdManagerSelector"), "parsl.executors.high_throughput.manager_selector"
-)
 OWN_CONTAINERS = ("AWSProvider", "GoogleCloudProvider", "KubernetesProvider")
 LOOPBACK = "127.0.0.1"
 
@@ -68,9 +65,9 @@ def build_part(kind: str, table: Mapping[str, str], block: Mapping[str, Any]) ->
         raise ConfigError(f"The {kind} block ({name}) is wrong: {_words(error)}.") from error
 
 
-def build_provider(block: Mapping[str, Any] | None) -> Any:
-    """The provider; by default one block on this machine. Raises ConfigError."""
-    arguments = dict(block or {"type": "LocalProvider"})
+def build_provider(block: Mapping[str, Any]) -> Any:
+    """The provider, with its launcher. Raises ConfigError."""
+    arguments = dict(block)
     if isinstance(launcher := arguments.get("launcher"), Mapping):
         arguments["launcher"] = build_part("launcher", LAUNCHERS, launcher)
     if isinstance(volumes := arguments.get("persistent_volumes"), list):

@@ -12,7 +12,7 @@ import psutil
 from endpoint.engines.base import CommonOptions, Engine, EngineTask, FailureCallback
 from endpoint.engines.ledger import Ledger
 from endpoint.engines.slots import Slot, SlotPool
-from endpoint.errors import ConfigError, EndpointError, EngineFailure, TaskRefused
+from endpoint.errors import EndpointError, EngineFailure, TaskRefused
 
 GIB = 2**30
 
@@ -22,12 +22,9 @@ class PoolEngine(Engine):
 
     close_timeout = 5.0  # seconds for each thread, in `shutdown`
 
-    def __init__(self, options: CommonOptions, label: str | None, max_workers: int) -> None:
+    def __init__(self, options: CommonOptions, label: str, max_workers: int) -> None:
         super().__init__(options)
-        if max_workers < 1:
-            raise ConfigError(f"The engine's max_workers is {max_workers}; it has to be 1 or more.")
-        self.label = label or type(self).__name__
-        self._pool = SlotPool(self.label, max_workers, self._make_slot)
+        self._pool = SlotPool(label, max_workers, self._make_slot)
         self._ledger = Ledger(self._pool.submit, self._translate, options.max_retries_on_system_failure)
 
     def _make_slot(self) -> Slot:

@@ -23,7 +23,7 @@ from endpoint.engines.base import CommonOptions, EngineTask, FailureCallback
 from endpoint.engines.lifeline import Lifeline
 from endpoint.engines.pools import PoolEngine
 from endpoint.engines.slots import Slot
-from endpoint.errors import ConfigError, EngineFailure, TaskLost
+from endpoint.errors import EngineFailure, TaskLost
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +31,16 @@ TERM_PATIENCE = 2.0  # seconds between asking a process to end and making it
 
 
 class ProcessPoolEngine(PoolEngine):
-    """Options: `max_workers` (the cores of this machine), `label`, `max_tasks_per_child` (no limit)."""
+    """Options: `label`, `max_workers` (the cores of this machine), `max_tasks_per_child` (no limit)."""
 
     def __init__(
         self,
         options: CommonOptions,
         *,
+        label: str,
         max_workers: int | None = None,
-        label: str | None = None,
         max_tasks_per_child: int | None = None,
     ) -> None:
-        if max_tasks_per_child is not None and max_tasks_per_child < 1:
-            raise ConfigError(f"The engine's max_tasks_per_child is {max_tasks_per_child}; it has to be 1 or more.")
         self.max_tasks_per_child = max_tasks_per_child
         super().__init__(options, label, len(os.sched_getaffinity(0)) if max_workers is None else max_workers)
         self._lifeline: Lifeline | None = None

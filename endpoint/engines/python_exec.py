@@ -10,13 +10,16 @@ life; with `--guard`, what the process leaves behind when it ends is ended too.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 GONE = 75  # exit status: the endpoint is gone already
 
 
@@ -56,11 +59,13 @@ def tie_to_endpoint(fifo: str, endpoint_group: int) -> bool:
 
 
 def guard() -> None:
-    """Go on in a child with a process group of its own; the parent waits for it, and ends what is left of that group.
+    """Go on in a child with a process group of its own; the parent waits for it, and ends all that it leaves behind.
 
-    A worker pool that is killed would else leave its workers behind, which nothing ties to the endpoint then. Signals
-    that ask the parent to end are handed on to the group.
+    A worker pool that is killed would else leave its workers, which nothing ties to the endpoint then, and what they
+    started in groups of its own, as `mpiexec` does with ranks. Signals that ask the parent to end are handed on to the
+    child's group.
     """
+    _adopt_orphans()
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
@@ -73,11 +78,45 @@ def guard() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, hand_on)
-    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # not reaped yet, so that the group's number stays its own
+    # The child is not reaped yet, so that the group's number stays its own.
+    while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)) is not None and ended.si_pid != child:
+        os.waitpid(ended.si_pid, 0)
     _signal_group(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
+    _end_orphans()
     code = os.waitstatus_to_exitcode(status)
     os._exit(code if code >= 0 else 128 - code)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends; nothing where the system can't do it."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end_orphans() -> None:
+    """Kill the children, then those that are left to this process by that, until nobody is there whom it may kill."""
+    while killed := [pid for pid in _children() if _kill(pid)]:
+        for pid in killed:
+            os.waitpid(pid, 0)
+
+
+def _children() -> list[int]:
+    found: list[int] = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = stat.read_text(errors="replace").rpartition(")")[2].split()[1]  # a name may have ")" in it
+            if int(parent) == os.getpid():
+                found.append(int(stat.parent.name))
+    return found
+
+
+def _kill(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except PermissionError:
+        return False
+    return True
 
 
 def _signal_group(group: int, number: int) -> None:

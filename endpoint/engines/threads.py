@@ -21,7 +21,7 @@ CLONE_FS = 0x200  # linux/sched.h: current directory and umask
 
 
 class ThreadPoolEngine(PoolEngine):
-    """Options: `max_workers` (cores + 4, 32 at the most), `label`, `thread_name_prefix`."""
+    """Options: `label`, `max_workers` (cores + 4, 32 at the most), `thread_name_prefix` (the label)."""
 
     close_timeout = 0.0  # a thread that runs somebody's function can't be ended
 
@@ -29,8 +29,8 @@ class ThreadPoolEngine(PoolEngine):
         self,
         options: CommonOptions,
         *,
+        label: str,
         max_workers: int | None = None,
-        label: str | None = None,
         thread_name_prefix: str | None = None,
     ) -> None:
         workers = min(32, (os.cpu_count() or 1) + 4) if max_workers is None else max_workers

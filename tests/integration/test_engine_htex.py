@@ -17,6 +17,7 @@ import pytest
 
 from endpoint.engines.build import build_engine
 from endpoint.errors import ConfigError, EndpointError, EngineFailure, TaskLost, TaskRefused
+from tests.support.engine_blocks import engine_block
 from tests.support.engine_tasks import die, double, linger, source_task, value_of, where
 
 REPOSITORY = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ class Running:
     def __init__(self, block: dict[str, Any], run_dir: Path) -> None:
         self.failures: queue.SimpleQueue[EndpointError] = queue.SimpleQueue()
         self.run_dir = run_dir
-        self.engine = build_engine({**LOCAL, **block})
+        self.engine = build_engine(engine_block(**LOCAL, **block))
         self.engine.start(endpoint_id=str(uuid.uuid4()), run_dir=run_dir, on_failure=self.failures.put)
 
     @property
@@ -122,7 +123,7 @@ def test_a_resource_specification_may_only_have_a_priority(shared):
 
 def test_an_address_that_nobody_knows_is_a_config_error():
     with pytest.raises(ConfigError, match=r"no\.such\.host\.invalid"):
-        build_engine({**LOCAL, "address": "no.such.host.invalid"})
+        build_engine(engine_block(**LOCAL, address="no.such.host.invalid"))
 
 
 def test_a_task_gets_a_block_in_the_environment_of_worker_init_and_shutdown_leaves_no_process(start, tmp_path):
@@ -179,7 +180,7 @@ def test_an_interchange_that_dies_answers_every_task_and_the_endpoint_hears_of_i
 
 def test_an_interchange_that_can_not_start_is_an_engine_failure_at_once(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        engine = build_engine({**LOCAL, "worker_port": taken.getsockname()[1]})
+        engine = build_engine(engine_block(**LOCAL, worker_port=taken.getsockname()[1]))
         with pytest.raises(EngineFailure, match="can't start its interchange"):
             engine.start(endpoint_id=str(uuid.uuid4()), run_dir=tmp_path, on_failure=pytest.fail)
     engine.shutdown()

@@ -17,6 +17,7 @@ import pytest
 from endpoint.engines.base import Engine
 from endpoint.engines.build import build_engine
 from endpoint.errors import EndpointError, EngineFailure, TaskLost, TaskRefused
+from tests.support.engine_blocks import engine_block
 from tests.support.engine_tasks import die, double, hold, linger, meet, source_task, value_of, where
 
 POOLS = ["ThreadPoolEngine", "ProcessPoolEngine"]
@@ -29,7 +30,7 @@ def engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
     started: list[Engine] = []
 
     def start(**block: Any) -> Engine:
-        made = build_engine(block)
+        made = build_engine(engine_block(**block))
         started.append(made)
         made.start(endpoint_id=str(uuid.uuid4()), run_dir=tmp_path, on_failure=pytest.fail)
         return made
@@ -209,7 +210,7 @@ def test_processes_that_can_not_start_are_an_engine_failure_for_each_task(engine
 
 def test_a_run_directory_that_can_not_be_used_is_an_engine_failure(tmp_path):
     (tmp_path / "file").write_text("")
-    engine = build_engine({"type": "ProcessPoolEngine", "max_workers": 1})
+    engine = build_engine(engine_block(type="ProcessPoolEngine", max_workers=1))
 
     with pytest.raises(EngineFailure, match="run directory"):
         engine.start(endpoint_id=str(uuid.uuid4()), run_dir=tmp_path / "file", on_failure=_ignore)

@@ -15,11 +15,12 @@ from pathlib import Path
 import psutil
 
 from endpoint.engines.build import build_engine
+from tests.support.engine_blocks import engine_block
 from tests.support.engine_tasks import linger
 
 
 def main(block: str, run_dir: str, note: str) -> None:
-    engine = build_engine(json.loads(block))
+    engine = build_engine(engine_block(**json.loads(block)))
     engine.start(endpoint_id=str(uuid.uuid4()), run_dir=Path(run_dir), on_failure=print)
     engine.submit(linger(note))
     watch = threading.Event()

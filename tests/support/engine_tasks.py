@@ -60,6 +60,21 @@ def meet(mark):
     return [str(here), os.getcwd()]
 """
 
+# Runs until somebody removes the file that it makes, if it shall make one; says what its nodes and its command were.
+MPI = """
+def mpi(command, note):
+    import os, pathlib, subprocess, time
+    if note:
+        path = pathlib.Path(note)
+        path.touch()
+        while path.exists():
+            time.sleep(0.01)
+    line = "$PARSL_MPI_PREFIX " + command
+    done = subprocess.run(line, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, os.environ["PARSL_MPI_PREFIX"] + done.stdout
+    return {"nodes": os.environ["PARSL_MPI_NODELIST"].split(","), "out": done.stdout.splitlines()}
+"""
+
 
 def double(text: str) -> EngineTask:
     return source_task("double", DOUBLE, text)
@@ -83,3 +98,10 @@ def hold(note: str) -> EngineTask:
 
 def meet(mark: str) -> EngineTask:
     return source_task("meet", MEET, mark)
+
+
+def mpi_task(command: str, hold_in: str = "", name: str = "", **resources: Any) -> EngineTask:
+    """An MPI application, started as the SDK's MPIFunction starts it; see `MPI` for what comes back."""
+    task = source_task("mpi", MPI, command, hold_in and f"{hold_in}/{name}")
+    task.resource_specification.update(resources)
+    return task

@@ -23,7 +23,7 @@ class Line:
 
 
 def test_a_pool_in_our_environment_runs_with_this_python_and_is_tied_to_the_endpoint():
-    command = pool_command(TEMPLATE, lifeline=Line(), own_environment=True)
+    command = pool_command(TEMPLATE, module=POOL, lifeline=Line(), own_environment=True)
 
     words = shlex.split(command)
     assert words[:3] == [sys.executable, "-m", "endpoint.engines.python_exec"]
@@ -32,7 +32,7 @@ def test_a_pool_in_our_environment_runs_with_this_python_and_is_tied_to_the_endp
 
 
 def test_a_pool_elsewhere_runs_with_the_command_on_path():
-    command = pool_command(TEMPLATE, lifeline=None, own_environment=False)
+    command = pool_command(TEMPLATE, module=POOL, lifeline=None, own_environment=False)
 
     assert command.startswith(
         "$(command -v globus-compute-endpoint >/dev/null && echo globus-compute-endpoint python-exec"
@@ -44,12 +44,12 @@ def test_a_pool_elsewhere_runs_with_the_command_on_path():
 def test_an_administrators_own_command_is_left_as_it_is():
     own = "/opt/wrap process_worker_pool.py {debug}  -a {addresses}"
 
-    assert pool_command(own, lifeline=Line(), own_environment=True) == own
-    assert pool_command_in_container(own) == own
+    assert pool_command(own, module=POOL, lifeline=Line(), own_environment=True) == own
+    assert pool_command_in_container(own, module=POOL) == own
 
 
 def test_a_pool_that_worker_init_chooses_is_tied_by_our_python():
-    command = pool_command(TEMPLATE, lifeline=Line(), own_environment=False)
+    command = pool_command(TEMPLATE, module=POOL, lifeline=Line(), own_environment=False)
 
     assert command.startswith(
         f"{sys.executable} -I -m endpoint.engines.python_exec --lifeline '/run dir/engine.alive' 77"
@@ -74,7 +74,10 @@ def test_a_custom_container_is_the_administrators_own_command():
     options = "mine --bind {EXECUTOR_RUNDIR} -- {EXECUTOR_LAUNCH_CMD}"
 
     assert container_command("POOL", kind="custom", uri=None, options=options, run_dir="/r") == "mine --bind /r -- POOL"
-    assert pool_command_in_container(TEMPLATE) == f"globus-compute-endpoint python-exec {POOL} {ARGUMENTS}"
+    assert (
+        pool_command_in_container(TEMPLATE, module="a.pool")
+        == f"globus-compute-endpoint python-exec a.pool {ARGUMENTS}"
+    )
 
 
 @pytest.mark.parametrize(
