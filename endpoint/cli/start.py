@@ -159,14 +159,28 @@ def _load_config(endpoint_dir: Path) -> ManagerConfig:
             stage=Stage.CONFIGURE,
         )
     config = load_manager_config(path)
-    if config.multi_user or config.identity_mapping_config_path:
+    if config.identity_mapping_config_path:
         # To run it for its owner only would be another endpoint than the one that was asked for.
         raise ConfigError(
             f"{path} is for an endpoint that maps users to local accounts, which this version can't run",
-            hint="Remove multi_user and identity_mapping_config_path, for an endpoint that only its owner can use",
+            hint="Remove identity_mapping_config_path, for an endpoint that only its owner can use",
             code="NO_MULTI_USER",
         )
+    _check_files(endpoint_dir)
     return config
+
+
+def _check_files(endpoint_dir: Path) -> None:
+    """Refuse to start where the first user would meet what is wrong; ConfigError tells all of it."""
+    from endpoint.config.check import errors
+    from endpoint.config.examine import Examiner
+    from endpoint.config.report import refusal
+
+    examiner = Examiner(None)
+    examiner.folder(endpoint_dir)
+    found = [problem for report in examiner.reports.values() for problem in report.problems]
+    if bad := errors(found):
+        raise refusal(bad)
 
 
 def _set_up_logs(

@@ -61,7 +61,6 @@ class EndpointConfig:
 class ManagerConfig(EndpointConfig):
     """`config.yaml`; each field is the option of that name in `endpoint.schema.json`. Ids are lower case."""
 
-    multi_user: bool | None
     public: bool
     user_config_template_path: Path | None
     user_config_schema_path: Path | None

@@ -1,4 +1,4 @@
-"""Every file in schemas/examples is one test: valid ones must pass, invalid ones must say what they expect, and where."""
+"""Every file in schemas/examples is one test: valid ones must pass, invalid ones must say what is wrong, and where."""
 
 from __future__ import annotations
 
