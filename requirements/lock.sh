@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 compile() { uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-header "$@"; }
-compile --extra hub --extra sdk --extra site --extra test pyproject.toml -o requirements/all.txt
+compile --extra hub --extra sdk --extra site --extra kubernetes --extra test pyproject.toml -o requirements/all.txt
 compile -c requirements/all.txt pyproject.toml -o requirements/agent.txt
 compile -c requirements/all.txt --extra sdk pyproject.toml -o requirements/worker.txt
 compile -c requirements/all.txt --extra hub pyproject.toml -o requirements/hub.txt
