@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench lint unit integration compat site newer peers system format lock clean
+.PHONY: demo test bench lint unit hostile integration compat site editor newer peers system format reference lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,11 +11,12 @@ BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PEERS := .venvs/peer-endpoint/.done .venvs/peer-sdk/.done
 PYTEST := $(BIN)/python -m pytest -q
+WORKERS := 2
 
 demo: $(VENV)/.done system          ## Hub, endpoint and real tasks on this machine; KEEP=1 leaves them running
 	@$(BIN)/python examples/demo/run.py $(if $(KEEP),--keep)
 
-test: lint unit integration compat site newer   ## Everything that CI runs
+test: lint unit hostile editor integration compat site newer   ## Everything that CI runs
 
 lint: $(VENV)/.done                 ## Style, types, layers, sizes
 	$(BIN)/ruff check .
@@ -24,7 +25,10 @@ lint: $(VENV)/.done                 ## Style, types, layers, sizes
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.done                 ## No broker, no processes: seconds
-	$(PYTEST) tests/unit tests/schemas
+	$(PYTEST) -n $(WORKERS) tests/unit tests/schemas
+
+hostile: $(VENV)/.done $(PEERS)     ## 2,000 sets of hostile options for each template
+	$(PYTEST) -n $(WORKERS) tests/hostile
 
 integration: $(VENV)/.done $(PEERS) system   ## A real RabbitMQ, real pools, the programs as processes
 	$(PYTEST) tests/integration --durations 10
@@ -36,11 +40,15 @@ site: $(VENV)/.done                 ## The Ansible role on this machine, and the
 	@tests/support/system-packages site
 	$(PYTEST) tests/site tests/nix --durations 5
 
+editor: $(VENV)/.done .venvs/editor/.done   ## What an editor shows: a real YAML language server on our files and schemas
+	$(PYTEST) tests/editor --durations 5
+
 bench: $(VENV)/.done $(PEERS) system   ## Our user endpoint beside the official one, in one run
 	$(BIN)/python -m bench.user_endpoint
 
 newer: .venvs/newer/.done $(PEERS) system           ## The same code on a newer Python
-	.venvs/newer/bin/python -m pytest -q tests/unit tests/schemas tests/integration --durations 5
+	.venvs/newer/bin/python -m pytest -q -n $(WORKERS) tests/unit tests/schemas
+	.venvs/newer/bin/python -m pytest -q tests/integration --durations 5
 
 system:                             ## What is not a Python package: RabbitMQ
 	@tests/support/system-packages
@@ -48,6 +56,9 @@ system:                             ## What is not a Python package: RabbitMQ
 format: $(VENV)/.done
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: $(VENV)/.done            ## Write what is made from the schemas: docs/reference, the schemas for editors
+	$(BIN)/python -m endpoint.config.generated
 
 lock:                               ## Write the locked requirement files anew (needs uv)
 	requirements/lock.sh
@@ -72,6 +83,14 @@ peers: $(PEERS)                     ## The official packages, each in an environ
 	@echo "Setting up .venvs/peer-$* (official packages) ..."
 	@$(PYTHON) -m venv --clear .venvs/peer-$*
 	@.venvs/peer-$*/bin/python $(PIP_INSTALL) --require-hashes -r requirements/peer-$*.txt
+	@touch $@
+
+.venvs/editor/.done: requirements/editor/package-lock.json
+	@tests/support/system-packages editor
+	@echo "Setting up .venvs/editor (locked packages) ..."
+	@rm -rf .venvs/editor && mkdir -p .venvs/editor
+	@cp requirements/editor/package.json requirements/editor/package-lock.json .venvs/editor/
+	@cd .venvs/editor && npm ci --silent --ignore-scripts --no-audit --no-fund --omit=dev
 	@touch $@
 
 clean:                              ## Remove what the other targets made

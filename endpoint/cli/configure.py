@@ -40,7 +40,12 @@ def _options(command: F) -> F:
         click.option("--subscription-id", metavar="UUID", help="The subscription that pays for the endpoint."),
         _source("--core-config", "config.yaml"),
         _source("--manager-config", "config.yaml (the older name of --core-config)"),
-        _source("--template-config", "user_config_template.yaml.j2"),
+        click.option(
+            "--data-template",
+            is_flag=True,
+            help="Make the template a user_config_template.yaml: YAML, with expressions in its values only.",
+        ),
+        _source("--template-config", "user_config_template.yaml.j2 (.yaml with --data-template)"),
         _source("--schema-config", "user_config_schema.json"),
         _source("--user-env-config", "user_environment.yaml"),
         _source("--id-mapping-config", "identity_mapping_config.json; needs --multi-user true"),
@@ -175,6 +180,7 @@ def _write(folder: Path, options: dict[str, Any], policy: str | None, *, multi_u
     return write_endpoint_dir(
         folder,
         multi_user=multi_user,
+        data_template=options["data_template"],
         high_assurance=options["high_assurance"],
         display_name=options["display_name"],
         email=options["contact_email"],

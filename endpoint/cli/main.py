@@ -34,6 +34,7 @@ COMMANDS = {
     "logout": ("endpoint.cli.identity", "logout"),
     "whoami": ("endpoint.cli.identity", "whoami"),
     "check-config": ("endpoint.cli.check", "check_config"),
+    "schema": ("endpoint.cli.schema", "schema"),
     "render-user-config": ("endpoint.cli.render", "render_user_config"),
     "migrate-to-template-capable": ("endpoint.cli.migrate", "migrate"),
     "python-exec": ("endpoint.cli.processes", "python_exec"),

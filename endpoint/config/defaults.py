@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.resources
 import io
+import itertools
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from endpoint.config import paths
+from endpoint.config.bundle import editor_file
 from endpoint.config.load import load_yaml
 from endpoint.config.model import read_text
 from endpoint.config.schemas import load_schema
@@ -22,6 +25,8 @@ from endpoint.errors import ConfigError, Stage
 OWNER_ONLY = 0o600
 WORLD_READABLE = 0o644
 LONGEST_LINE = 4096
+# What a YAML language server takes for the name of the schema, in a comment.
+_MODELINE = re.compile(r"#\s+(yaml-language-server\s*:|\$schema:)")
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ def write_endpoint_dir(
     folder: Path,
     *,
     multi_user: bool = False,
+    data_template: bool = False,
     high_assurance: bool = False,
     display_name: str | None = None,
     email: str | None = None,
@@ -60,6 +66,7 @@ def write_endpoint_dir(
     """Make `folder` (mode 0700) with the files of an endpoint called as it is.
 
     multi_user: also write an identity mapping, and let other users read the template.
+    data_template: the template is YAML with expressions in its values, not text that becomes YAML.
     Raises ConfigError when the folder is there, when a source can't be read, or when it can't be written; in the last
     two cases nothing stays behind.
     """
@@ -78,7 +85,7 @@ def write_endpoint_dir(
         ) from error
     except OSError as error:
         raise ConfigError(f"The directory {folder} can't be made: {error.strerror}.", stage=Stage.CONFIGURE) from error
-    files = _files(folder, multi_user, sources)
+    files = _files(folder, multi_user, data_template, sources)
     settings = {
         "display_name": display_name,
         "email": email,
@@ -100,11 +107,11 @@ def write_endpoint_dir(
     return files
 
 
-def _files(folder: Path, multi_user: bool, sources: Sources) -> EndpointFiles:
+def _files(folder: Path, multi_user: bool, data_template: bool, sources: Sources) -> EndpointFiles:
     mapping = paths.IDENTITY_MAPPING if sources.identity_mapping else paths.EXAMPLE_IDENTITY_MAPPING
     return EndpointFiles(
         config=folder / paths.CONFIG,
-        template=folder / paths.TEMPLATE,
+        template=folder / (paths.PLAIN_TEMPLATE if data_template else paths.TEMPLATE),
         schema=folder / paths.SCHEMA,
         environment=folder / paths.ENVIRONMENT,
         identity_mapping=folder / mapping if multi_user else None,
@@ -112,13 +119,28 @@ def _files(folder: Path, multi_user: bool, sources: Sources) -> EndpointFiles:
 
 
 def _write_all(files: EndpointFiles, sources: Sources, settings: dict[str, Any]) -> None:
-    _write(files.config, config_text(sources.config, settings), OWNER_ONLY)
-    template_mode = WORLD_READABLE if files.identity_mapping else OWNER_ONLY
-    _write(files.template, _text(sources.template, "default_template.yaml.j2"), template_mode)
+    _write(files.config, with_modeline(config_text(sources.config, settings), "endpoint"), OWNER_ONLY)
+    if files.template.name == paths.PLAIN_TEMPLATE:
+        template = with_modeline(_text(sources.template, "default_data_template.yaml"), "user-template")
+    else:
+        template = _text(sources.template, "default_template.yaml.j2")
+    _write(files.template, template, WORLD_READABLE if files.identity_mapping else OWNER_ONLY)
     _write(files.schema, read_text(sources.schema) if sources.schema else options_schema_text(), OWNER_ONLY)
-    _write(files.environment, _text(sources.environment, "default_environment.yaml"), OWNER_ONLY)
+    environment = _text(sources.environment, "default_environment.yaml")
+    _write(files.environment, with_modeline(environment, "user-environment"), OWNER_ONLY)
     if files.identity_mapping:
         _write(files.identity_mapping, _text(sources.identity_mapping, "default_identity_mapping.json"), OWNER_ONLY)
+
+
+def with_modeline(text: str, schema: str) -> str:
+    """`text`, which is YAML, below the line that tells editors which schema it follows; as it is if it has one."""
+    beginning = itertools.takewhile(lambda line: line.startswith("#") or not line.strip(), text.splitlines())
+    if any(map(_MODELINE.match, beginning)):
+        return text
+    path = editor_file(schema)
+    # A path ends at the first space there; a URI can't have one.
+    where = path.as_uri() if re.search(r"\s", str(path)) else str(path)
+    return f"# yaml-language-server: $schema={where}\n{text}"
 
 
 def options_schema_text() -> str:

@@ -73,7 +73,7 @@ def test_the_schema_for_editors_describes_every_option_with_its_default(name: st
     document = json.loads(editor_file(name).read_text())
 
     for part in subschemas(document):
-        for option in map(lambda one: merged(document, one), part.get("properties", {}).values()):
+        for option in (merged(document, one) for one in part.get("properties", {}).values()):
             if "description" in option and not option.get("deprecated"):
                 assert option["markdownDescription"].startswith(option["description"])
                 default = option.get("default")
@@ -99,8 +99,10 @@ def test_an_editor_is_told_the_unit_and_what_replaces_an_older_option() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["yes", "null", "", "12", "1.5", "a: b", "# x", "- a", "00:10:00", "é", "two\nlines", "{{ x }}", "*", "a b", "/x"]
-    + [1, 1.5, True, [1, "a", ["off"]], {"a": {"b": None}}, "amqp://h:1/v", "127.0.0.1"],
+    [
+        *("yes", "null", "", "12", "1.5", "a: b", "# x", "- a", "00:10:00", "é", "two\nlines", "{{ x }}", "*", "a b"),
+        *(1, 1.5, True, [1, "a", ["off"]], {"a": {"b": None}}, "amqp://h:1/v", "127.0.0.1", "/x"),
+    ],
 )
 def test_a_value_on_one_line_of_yaml_is_read_back_as_it_was(value: Any) -> None:
     text = flow({"key": value})

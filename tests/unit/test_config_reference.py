@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from endpoint.config.bundle import PARTS, bundled, names, subschemas
+from endpoint.config.bundle import PARTS, bundled, names, subschemas, target
 from endpoint.config.generated import EDITOR_SCHEMAS, PAGES, generated, write_generated
 from endpoint.config.reference import page, reference
 
@@ -77,14 +77,26 @@ def test_a_page_has_no_heading_twice_and_no_link_to_nowhere(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in PAGED if name != "user-template"])
 def test_a_page_has_every_option_of_its_schema(name: str) -> None:
     text = reference(name)
-    document = bundled(name)
-    # What is another file's is on the page of that file.
-    own = {key: value for key, value in document.get("$defs", {}).items() if key.removesuffix(".schema.json") in PARTS}
-    inside = {key: value for key, value in document.get("$defs", {}).items() if not key.endswith(".schema.json")}
-    for part in subschemas(document | {"$defs": own | inside}):
+    for part in parts_of_the_file(bundled(name)):
         for option, schema in part.get("properties", {}).items():
             if isinstance(schema, dict) and ("description" in schema or "$ref" in schema):
                 assert re.search(rf"`([\w.\[\]]+\.)?{option}`", text), option
+
+
+def parts_of_the_file(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every schema of a bundled document that says something about its file, not about a file with its own page."""
+    definitions = document.get("$defs", {})
+    others = [id(definitions[f"{name}.schema.json"]) for name in PAGED if f"{name}.schema.json" in definitions]
+    waiting = [{key: value for key, value in document.items() if key != "$defs"}]
+    found: dict[int, dict[str, Any]] = {}
+    while waiting:
+        for part in subschemas(waiting.pop()):
+            if id(part) in found:
+                continue
+            found[id(part)] = part
+            if "$ref" in part and id(meant := target(document, part["$ref"])) not in others:
+                waiting.append(meant)
+    return list(found.values())
 
 
 def test_the_page_of_user_endpoints_has_a_section_for_each_kind_of_block() -> None:
