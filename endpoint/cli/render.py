@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from endpoint.cli.common import Settings, common_options, existing_endpoint_dir, pass_settings
-from endpoint.errors import ConfigError, Stage, UsageError
+from endpoint.cli.common import Settings, common_options, echo_json, existing_endpoint_dir, json_option, pass_settings
+from endpoint.errors import ConfigError, ExitStatus, Stage, UsageError
 
 if TYPE_CHECKING:
     from endpoint.config.model import ManagerConfig
@@ -32,14 +32,17 @@ def _file(*names: str, help_text: str) -> Callable[[F], F]:
 @_file("--parent-config", help_text="YAML for the variable _GC.parent_config, else the endpoint's config.yaml.")
 @_file("--user-runtime", help_text="JSON for the variable _GC.user_runtime, else this Python.")
 @_file("--mapped-identity", help_text="JSON for the variable _GC.mapped_identity, else you.")
+@click.option("--check", is_flag=True, help="Show only what is wrong with the configuration, not itself.")
+@json_option
 @common_options
 @pass_settings
-def render_user_config(settings: Settings, /, endpoint: str | None, **files: IO[str] | None) -> None:
-    """Show the user endpoint configuration that a template makes of a user's options.
+def render_user_config(settings: Settings, /, endpoint: str | None, check: bool, **files: IO[str] | None) -> int:
+    """Show the user endpoint configuration that a template makes of a user's options, and what is wrong with it.
 
-    Of the files, at most one can be `-`, standard input. Nothing is started.
+    Of the files, at most one can be `-`, standard input. Nothing is started. Status 78 if the configuration is not
+    valid.
     """
-    from endpoint.config.rendering import render_user_config as render
+    from endpoint.config.rendering import Template, rendered
 
     _at_most_one_stdin(files)
     endpoint_dir = existing_endpoint_dir(settings, endpoint) if endpoint else None
@@ -50,16 +53,25 @@ def render_user_config(settings: Settings, /, endpoint: str | None, **files: IO[
     text, path, schema = _template(endpoint_dir, config, template)
     if files["user_schema"]:
         schema = _json_object(files["user_schema"], "the schema of user options")
-    rendered = render(
-        template=text,
-        template_path=path,
+    result, refused = rendered(
+        Template(text, path),
         user_options_schema=schema,
         user_options=_json_object(files["user_options"], "user options") if files["user_options"] else {},
         user_runtime=_json_object(files["user_runtime"], "user runtime") if files["user_runtime"] else this_runtime(),
         parent_config=asdict(config),
         mapped_identity=_mapped_identity(files["mapped_identity"]),
     )
-    click.echo(rendered)
+    found = refused.problems if refused else ()
+    if settings.json:
+        echo_json({"valid": not found, "config": result, "problems": [problem.to_dict() for problem in found]})
+        return ExitStatus.BAD_CONFIG if found else ExitStatus.OK
+    if not check:
+        click.echo(result)
+    for problem in found:
+        click.echo(str(problem), err=True)
+    if check and not found:
+        click.echo("The configuration is valid.", err=True)
+    return ExitStatus.BAD_CONFIG if found else ExitStatus.OK
 
 
 def _at_most_one_stdin(files: dict[str, IO[str] | None]) -> None:

@@ -7,11 +7,12 @@ its type; any other text with Jinja in it is rendered as text, into which a user
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -26,6 +27,7 @@ from endpoint.config.load import readable
 from endpoint.config.parse import DEEPEST, Document, parse_yaml
 from endpoint.config.sandbox import Bounded
 
+MOST_KEPT = 16  # templates, ready to run again
 _JINJA = ("{{", "{%", "{#")
 _BLOCK = re.compile(r"[|>][-+0-9]*\s*(#.*)?$")
 # How a data template can say that it is one: the first line that `configure` writes for editors.
@@ -34,6 +36,7 @@ DECLARED = re.compile(r"\A#.*\$schema=\S*user-template")
 _BARE = re.compile(r"^\s*(?:- )?\s*(?:[\w.-]+:\s+)?\{\{|^\s*-?\s*\{[%#]", re.MULTILINE)
 
 
+@functools.lru_cache(maxsize=MOST_KEPT)
 def is_data_template(template: str, path: FilePath) -> bool:
     """Whether a template is data. Those called `.j2` are not, nor those of older sites that are no YAML as they are."""
     if path.suffix == ".j2":
@@ -43,34 +46,35 @@ def is_data_template(template: str, path: FilePath) -> bool:
     return not (parse_yaml(template, path.name).faults and _BARE.search(template))
 
 
-@dataclass(frozen=True)
+@functools.lru_cache(maxsize=MOST_KEPT)
+def parse_data_template(template: str, path: FilePath) -> DataTemplate:
+    """Raises InvalidConfig, with all problems, for a text that is no YAML, or has Jinja in a key."""
+    document = parse_yaml(template, path.name)
+    found = list(document.faults)
+    if not isinstance(document.data, dict | None) and not found:
+        found.append(Fault((), "the template must be a mapping: options and their values"))
+    for place in document.positions:
+        if place and isinstance(place[-1], str) and _has_jinja(place[-1]):
+            found.append(Fault(place, "a key can't hold an expression; only values can"))
+    return DataTemplate(readable(replace(document, faults=tuple(found))), path)
+
+
 class DataTemplate:
-    """A template as a document whose values are yet to be filled in."""
+    """A template as a document whose values are yet to be filled in; can be rendered again and again."""
 
-    document: Document
-    path: FilePath
-
-    @classmethod
-    def parse(cls, template: str, path: FilePath) -> DataTemplate:
-        """Raises ConfigError, with all problems, for a text that is no YAML, or has Jinja in a key."""
-        document = parse_yaml(template, path.name)
-        found = list(document.faults)
-        if not isinstance(document.data, dict | None) and not found:
-            found.append(Fault((), "the template must be a mapping: options and their values"))
-        for place in document.positions:
-            if place and isinstance(place[-1], str) and _has_jinja(place[-1]):
-                found.append(Fault(place, "a key can't hold an expression; only values can"))
-        return cls(readable(replace(document, faults=tuple(found))), path)
+    def __init__(self, document: Document, path: FilePath) -> None:
+        self.document = document
+        self._environment = Bounded(path.parent, finalize=_as_text, keep_trailing_newline=True)
+        self._environment.filters["shell_escape"] = _shell_escape
+        self._ready: dict[str, Callable[[dict[str, Any]], Any]] = {}  # what to do for a text
 
     def render(self, variables: Mapping[str, Any]) -> Document:
         """The document with its values filled in; positions and text are still those of the template.
 
-        Raises UserOptionsError where something is not given, ConfigError where the template is wrong or does too much.
+        Raises UserOptionsError where something is not given, InvalidConfig where the template is wrong or too greedy.
         """
-        environment = Bounded(self.path.parent, finalize=_as_text, keep_trailing_newline=True)
-        environment.filters["shell_escape"] = _shell_escape
-        filler = _Filler(environment, self.document, dict(variables))
-        return replace(self.document, data=filler.fill(self.document.data, ()))
+        self._environment.renew()
+        return replace(self.document, data=self._fill(self.document.data, (), dict(variables)))
 
     def expressions(self) -> Iterator[tuple[Path, str]]:
         """Each value with Jinja in it, as (path, text)."""
@@ -78,44 +82,52 @@ class DataTemplate:
 
     def variables(self, below: Path = ()) -> frozenset[str] | None:
         """The names that the expressions at or below a path take from outside; None where that can't be told."""
-        environment = Bounded(self.path.parent)
         found: set[str] = set()
         for path, text in self.expressions():
             if path[: len(below)] == below:
-                with translated(self.path.name, self.document.position(path).line):
-                    parsed = environment.parse(text)
+                with translated(self.document.source, self._line(path)):
+                    parsed = self._environment.parse(text)
                 found |= meta.find_undeclared_variables(parsed)
                 if any(True for _ in meta.find_referenced_templates(parsed)):
                     return None
-        return frozenset(found - environment.globals.keys())
+        return frozenset(found - self._environment.globals.keys())
 
-
-@dataclass
-class _Filler:
-    environment: Bounded
-    document: Document
-    variables: dict[str, Any]
-
-    def fill(self, value: Any, path: Path) -> Any:
+    def _fill(self, value: Any, path: Path, variables: dict[str, Any]) -> Any:
         if isinstance(value, dict):
-            return {key: self.fill(item, (*path, key)) for key, item in value.items()}
+            return {key: self._fill(item, (*path, key), variables) for key, item in value.items()}
         if isinstance(value, list):
-            return [self.fill(item, (*path, index)) for index, item in enumerate(value)]
+            return [self._fill(item, (*path, index), variables) for index, item in enumerate(value)]
         if isinstance(value, str) and _has_jinja(value):
             with translated(self.document.source, self._line(path)):
-                return self._filled(value)
+                if value not in self._ready:
+                    self._ready[value] = self._prepare(value)
+                return self._ready[value](variables)
         return value
 
-    def _filled(self, text: str) -> Any:
-        if (expression := _expression(text, self.environment.parse(text).body)) is not None:
-            result = self.environment.compile_expression(expression, undefined_to_none=False)(self.variables)
-            limits.check_size(result)
-            return _typed(result, self.environment)
-        pieces: list[str] = []
-        for piece in self.environment.from_string(text).generate(self.variables):
-            pieces.append(piece)
-            limits.check_size(*pieces)
-        return "".join(pieces)
+    def _prepare(self, text: str) -> Callable[[dict[str, Any]], Any]:
+        environment = self._environment
+        expression = _expression(text, environment.parse(text).body)
+        if expression is not None:
+            evaluate = environment.compile_expression(expression, undefined_to_none=False)
+
+            def typed(variables: dict[str, Any]) -> Any:
+                result = evaluate(variables)
+                limits.check_size(result)
+                return _typed(result, environment)
+
+            return typed
+        template = environment.from_string(text)
+
+        def rendered(variables: dict[str, Any]) -> str:
+            pieces, size = [], 0
+            for piece in template.generate(variables):
+                size += limits.check_size(piece)
+                if size > limits.LARGEST_VALUE:
+                    raise SecurityError("a text becomes too large")
+                pieces.append(piece)
+            return "".join(pieces)
+
+        return rendered
 
     def _line(self, path: Path) -> int:
         """The line in which the text of a value begins."""

@@ -139,7 +139,7 @@ class Examiner:
         report = self.reports[str(path)]
         older = isinstance(document.data, dict) and "engine" in document.data
         if not report.valid and not older:
-            return
+            document = parse_yaml("", str(path))  # the files around it can be looked at all the same
         try:
             config = manager_config(document, path.parent, existing=self.follow)
         except InvalidConfig as error:
@@ -176,6 +176,9 @@ class Examiner:
         except EndpointError as error:
             self._found(path, [Problem(str(path), 1, 1, "", error.failure.reason)])
             return
+        if template.is_data:
+            # By the schema of templates, which knows all that stands there already: also without any options.
+            self._found(path, errors(problems(parse_yaml(text, str(path)), "user-template")))
         notes: list[str] = []
         if path.suffix != ".j2" and not template.is_data:
             notes.append("read as text that becomes YAML, as it is no YAML yet; a name that ends in .j2 would say so")

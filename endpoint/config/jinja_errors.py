@@ -56,6 +56,8 @@ def translated(name: str, line: int | None = None) -> Iterator[None]:
 def _place(error: BaseException, name: str, line: int | None) -> tuple[str, int]:
     """The name and the line of the innermost template in the error's traceback."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.name == "root":  # of an expression by itself: Jinja tells no lines inside these
+            return name, line or 1
         if frame.filename == _OF_A_TEMPLATE:
             return name, (line or 1) - 1 + (frame.lineno or 1)
         if not frame.filename.endswith(".py"):  # Jinja names the files of included templates

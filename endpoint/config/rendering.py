@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from endpoint.config.check import errors, problems
-from endpoint.config.data_template import DataTemplate, is_data_template
+from endpoint.config.data_template import is_data_template, parse_data_template
+from endpoint.config.faults import Position
 from endpoint.config.parse import Document
-from endpoint.config.report import InvalidOptions, Problem, refusal
+from endpoint.config.report import InvalidConfig, InvalidOptions, Problem
 from endpoint.config.template_lines import Origins, origins
 from endpoint.config.text_template import Rendered, read_rendered, render_text, shows_user_text, variables_of
 from endpoint.config.user_options import RESERVED, check_user_options
@@ -45,7 +46,7 @@ class Template:
     def variables(self) -> frozenset[str] | None:
         """The names that it takes from outside; None where nobody can tell. Raises ConfigError for bad syntax."""
         if self.is_data:
-            return DataTemplate.parse(self.text, self.path).variables()
+            return parse_data_template(self.text, self.path).variables()
         return variables_of(self.text, self.path)
 
 
@@ -62,19 +63,46 @@ def render_user_config(
 ) -> str:
     """The YAML text of a user endpoint's configuration, checked against its schema.
 
-    template: the text of the template; its path's name says of which kind it is (`.j2` is text).
+    The arguments are those of `rendered`. Raises UserOptionsError when the user's options are at fault, ConfigError
+    when the template or the schema is.
+    """
+    text, refused = rendered(
+        Template(template, template_path),
+        user_options_schema=user_options_schema,
+        user_options=user_options,
+        user_runtime=user_runtime,
+        parent_config=parent_config,
+        mapped_identity=mapped_identity,
+        environ=environ,
+    )
+    if refused is not None:
+        raise refused
+    return text
+
+
+def rendered(
+    template: Template,
+    *,
+    user_options_schema: dict[str, Any] | None,
+    user_options: dict[str, Any],
+    user_runtime: dict[str, Any],
+    parent_config: Mapping[str, Any],
+    mapped_identity: Mapping[str, Any] | None,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[str, InvalidConfig | InvalidOptions | None]:
+    """What a template makes of a user's options, as YAML text, and why it is no valid configuration (None: it is one).
+
     user_options_schema: a JSON schema for `user_options`, which are the template's variables.
     user_runtime, parent_config, mapped_identity, environ (this process's variables where None): what the template
     knows as `_GC.user_runtime`, `_GC.parent_config`, `_GC.mapped_identity` and `_GC.env`.
 
-    Raises UserOptionsError when the user's options are at fault, ConfigError when the template or the schema is.
+    Raises UserOptionsError and ConfigError, as `render_user_config`, where there is nothing to show.
     """
-    source = Template(template, template_path)
-    used = source.variables()
+    used = template.variables()
     check_user_options(user_options, user_options_schema, used)
     for old in sorted({*(used or ())} & {*RESERVED} - {"_GC"}):
-        log.warning("The template %s uses `%s`; write `_GC.%s`", template_path.name, old, old)
-    wrap = plain if source.is_data else guarded
+        log.warning("The template %s uses `%s`; write `_GC.%s`", template.path.name, old, old)
+    wrap = plain if template.is_data else guarded
     reserved = {
         "parent_config": parent_config,
         "mapped_identity": mapped_identity or {},
@@ -88,38 +116,41 @@ def render_user_config(
     variables = {name: wrap(value, name) for name, value in user_options.items()}
     variables |= {name: reserved[name] for name in RESERVED if name != "_GC"}
     variables["_GC"] = reserved
-    if source.is_data:
-        return _from_data(source, variables, user_options)
-    return _from_text(source, variables, user_options)
+    return (_from_data if template.is_data else _from_text)(template, variables, user_options)
 
 
-def _from_data(template: Template, variables: dict[str, Any], options: Mapping[str, Any]) -> str:
-    parsed = DataTemplate.parse(template.text, template.path)
+Outcome = tuple[str, InvalidConfig | InvalidOptions | None]
+
+
+def _from_data(template: Template, variables: dict[str, Any], options: Mapping[str, Any]) -> Outcome:
+    parsed = parse_data_template(template.text, template.path)
     document = parsed.render(variables)
     found = errors(problems(document, "user"))
+    users = False
     if found:
-        asked = {path: parsed.variables(path) for path, _ in parsed.expressions()}
-        places = {(at.line, at.column): path for path in asked if (at := document.position(path))}
-        mine = [names for problem in found if (names := asked.get(places.get((problem.line, problem.column), ())))]
-        _refuse(found, users=any(names & options.keys() for names in mine))
-    return dump_yaml(document.data)
+        asked = {parsed.document.position(path): parsed.variables(path) for path, _ in parsed.expressions()}
+        behind = [asked.get(Position(problem.line, problem.column)) for problem in found]
+        users = any(names & options.keys() for names in behind if names)
+    return dump_yaml(document.data), _refused(found, users=users)
 
 
-def _from_text(template: Template, variables: dict[str, Any], options: Mapping[str, Any]) -> str:
-    rendered = render_text(template.text, template.path, variables)
-    document = read_rendered(rendered)
+def _from_text(template: Template, variables: dict[str, Any], options: Mapping[str, Any]) -> Outcome:
+    made = render_text(template.text, template.path, variables)
+    document = read_rendered(made)
     found = errors(problems(document, "user"))
+    users = any(_of_the_user(problem, made, options) for problem in found)
     if found:
-        users = any(_of_the_user(problem, rendered, options) for problem in found)
-        made_by = origins(template.text, template.path, variables, rendered.text)
-        _refuse([_in_template(problem, document, template, made_by) for problem in found], users=users)
-    return rendered.text
+        made_by = origins(template.text, template.path, variables, made.text)
+        found = [_in_template(problem, document, template, made_by) for problem in found]
+    return made.text, _refused(found, users=users)
 
 
-def _refuse(found: list[Problem], *, users: bool) -> None:
+def _refused(found: list[Problem], *, users: bool) -> InvalidConfig | InvalidOptions | None:
+    if not found:
+        return None
     if users:
-        raise InvalidOptions(found, "With these options the endpoint's configuration is not valid: ")
-    raise refusal(found).at(Stage.RENDER)
+        return InvalidOptions(found, "With these options the endpoint's configuration is not valid: ")
+    return InvalidConfig(found, stage=Stage.RENDER)
 
 
 def _in_template(problem: Problem, document: Document, template: Template, made_by: Origins | None) -> Problem:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import shlex
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,29 @@ from endpoint.config.user_values import Tracked, UserText, quoted
 
 
 class Bounded(SandboxedEnvironment):
-    """The environment in which templates run; one for each rendering, as it counts."""
+    """The environment in which templates run; `renew` comes before each rendering, as it counts."""
 
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
     def __init__(self, folder: Path, **options: Any) -> None:
         super().__init__(undefined=jinja2.StrictUndefined, loader=jinja2.FileSystemLoader(folder), **options)
-        self.budget = limits.Budget()
+        self._of_thread = threading.local()  # a rendering runs in one thread, another one beside it in another
         self.globals["range"] = range  # its steps count where they are taken
         self.globals.pop("lipsum")
         for name, function in list(self.filters.items()):
             self.filters[name] = self._bounded_filter(name, function)
+
+    def renew(self) -> None:
+        """Begin a rendering in this thread."""
+        self._of_thread.budget = limits.Budget()
+
+    @property
+    def budget(self) -> limits.Budget:
+        """What is left for this thread's rendering."""
+        if not hasattr(self._of_thread, "budget"):
+            self.renew()
+        budget: limits.Budget = self._of_thread.budget
+        return budget
 
     def counted(self, items: Any) -> Iterable[Any]:
         """What a loop goes through."""

@@ -93,11 +93,12 @@ def _fill(data: Any, places: list[Place]) -> Any:
     if not isinstance(data, dict):
         return data
     for key, below in _options(data, parts).items():
-        if key not in data:
+        if data.get(key) is None:  # left out, or null, which means the same
             defaults = [part["default"] for place in below for part, _ in _joined(place) if "default" in part]
-            if not defaults:
+            if defaults:
+                data[key] = copy.deepcopy(defaults[0])
+            elif key not in data:
                 continue
-            data[key] = copy.deepcopy(defaults[0])
         data[key] = _fill(data[key], below)
     return data
 

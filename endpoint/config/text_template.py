@@ -8,6 +8,7 @@ configuration, and it is refused.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from endpoint.config.user_values import MARKS
 from endpoint.errors import ConfigError, Stage, UserOptionsError
 
 LONGEST_OUTPUT = 1024 * 1024
+MOST_KEPT = 16  # templates, ready to run again
 MOST_TEMPLATES = 100  # that one includes, extends or imports
 SOURCE = "user endpoint configuration"
 _STAND_IN = "user-text-1f0c"
@@ -57,7 +59,7 @@ def render_text(template: str, path: Path, variables: Mapping[str, Any]) -> Rend
         )
     with translated(path.name):
         pieces, size = [], 0
-        for piece in Sandbox(path.parent).from_string(template).generate(variables):
+        for piece in _compiled(template, path).generate(variables):
             size += len(unmarked(piece))
             if size > LONGEST_OUTPUT:
                 raise ConfigError(f"The template {path.name} renders to more than {LONGEST_OUTPUT} characters.").at(
@@ -68,10 +70,23 @@ def render_text(template: str, path: Path, variables: Mapping[str, Any]) -> Rend
     return Rendered(unmarked(marked), _tame(marked))
 
 
+def _compiled(template: str, path: Path) -> jinja2.Template:
+    """The template, ready to run once in this thread."""
+    sandbox, compiled = _compile(template, path)
+    sandbox.renew()
+    return compiled
+
+
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _compile(template: str, path: Path) -> tuple[Sandbox, jinja2.Template]:
+    sandbox = Sandbox(path.parent)
+    return sandbox, sandbox.from_string(template)
+
+
 def read_rendered(rendered: Rendered) -> Document:
     """The output as data. Raises UserOptionsError where a user's text has changed its shape, else ConfigError."""
     try:
-        expected = compose(rendered.tame)
+        expected = _compose_tame(rendered.tame)
     except BadSyntax as error:
         raise refusal(faults_of(Document(None, SOURCE, faults=(error.fault,)))).at(Stage.RENDER) from error
     tame = read_nodes(expected, SOURCE, rendered.tame)
@@ -93,6 +108,11 @@ def read_rendered(rendered: Rendered) -> Document:
     return document
 
 
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _compose_tame(text: str) -> Node | None:
+    return compose(text)  # nobody changes the nodes
+
+
 def shows_user_text(rendered: Rendered, line: int) -> bool:
     """Whether a text of the user's stands in that line (from 1) of the output."""
     lines = rendered.tame.splitlines()
@@ -110,22 +130,34 @@ def variables_of(template: str, path: Path) -> frozenset[str] | None:
     waiting = [template]
     with translated(path.name):
         while waiting:
-            parsed = sandbox.parse(waiting.pop())
-            found |= meta.find_undeclared_variables(parsed)
-            for name in meta.find_referenced_templates(parsed):
+            names, referenced, forgiving = _names(waiting.pop())
+            found |= names
+            for name in referenced:
                 if name is None or len(seen) > MOST_TEMPLATES:
                     return None
                 if name not in seen:
                     seen.add(name)
-                    waiting += _source(sandbox, name, parsed)
+                    waiting += _source(sandbox, name, forgiving)
     return frozenset(found - sandbox.globals.keys())
 
 
-def _source(sandbox: Sandbox, name: str, parsed: nodes.Template) -> list[str]:
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _names(template: str) -> tuple[frozenset[str], tuple[str | None, ...], bool]:
+    """What a template takes from outside, the templates that it names, and whether one of these may be missing."""
+    parsed = Sandbox(Path()).parse(template)
+    forgiving = any(include.ignore_missing for include in parsed.find_all(nodes.Include))
+    return (
+        frozenset(meta.find_undeclared_variables(parsed)),
+        tuple(meta.find_referenced_templates(parsed)),
+        forgiving,
+    )
+
+
+def _source(sandbox: Sandbox, name: str, forgiving: bool) -> list[str]:
     try:
         return [sandbox.loader.get_source(sandbox, name)[0]] if sandbox.loader else []
     except jinja2.TemplateNotFound:
-        if any(include.ignore_missing for include in parsed.find_all(nodes.Include)):
+        if forgiving:
             return []
         raise
 

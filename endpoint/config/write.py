@@ -22,8 +22,16 @@ class _Representer(RoundTripRepresenter):
     def represent_none(self, _: None) -> Any:
         return self.represent_scalar("tag:yaml.org,2002:null", "null")
 
+    def represent_number(self, number: float) -> Any:
+        digits, exponent, power = repr(number).partition("e")
+        # Without a dot, or a sign before the power, a reader of YAML 1.1 takes it for text.
+        sign = "+" if exponent and power[0] not in "+-" else ""
+        text = f"{digits}{'' if '.' in digits else '.0'}{exponent}{sign}{power}"
+        return self.represent_scalar("tag:yaml.org,2002:float", text)
+
 
 _Representer.add_representer(type(None), _Representer.represent_none)
+_Representer.add_representer(float, _Representer.represent_number)
 
 
 def dump_yaml(data: Any) -> str:

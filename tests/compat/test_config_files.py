@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,18 @@ def test_plain_words_are_read_as_the_official_endpoint_reads_them(peer_endpoint_
 
 
 VALID_USER_EXAMPLES = sorted(Path(str(schema_folder())).glob("examples/valid/user/*.yaml"))
+# Providers that need their service's own library only to be made, our own options, and those that it has dropped.
+NOT_FOR_THE_OFFICIAL = (
+    "aws",
+    "azure",
+    "google",
+    "kubernetes",
+    "slurm",
+    "slurm-all",
+    "everything",
+    "deprecated",
+    "deprecated-mpi",
+)
 LOAD_WITH_THE_OFFICIAL = """
 import sys
 from globus_compute_endpoint.endpoint.config.utils import load_config_yaml
@@ -224,8 +237,7 @@ for path in sys.argv[1:]:
 def test_the_official_endpoint_loads_the_examples_that_are_valid_here(
     official: OfficialEndpoint, peer_endpoint_python: Path | str, tmp_path: Path
 ) -> None:
-    # Some of Parsl's providers need their service's own library only to be made.
-    chosen = [path for path in VALID_USER_EXAMPLES if path.stem not in ("kubernetes", "slurm")]
+    chosen = [path for path in VALID_USER_EXAMPLES if path.stem not in NOT_FOR_THE_OFFICIAL]
 
     done = subprocess.run(
         [str(peer_endpoint_python), "-c", LOAD_WITH_THE_OFFICIAL, *map(str, chosen)],
@@ -240,3 +252,42 @@ def test_the_official_endpoint_loads_the_examples_that_are_valid_here(
     assert done.returncode == 0, done.stderr
     assert "REFUSED" not in done.stdout, done.stdout
     assert len(done.stdout.splitlines()) == len(chosen)
+
+
+def test_check_config_has_nothing_to_say_about_what_the_official_endpoint_configures(
+    official: OfficialEndpoint,
+) -> None:
+    folder = official.configure("checked", "--multi-user", "true")
+    program = Path(sys.executable).parent / "globus-compute-endpoint"
+
+    done = subprocess.run([program, "check-config", folder], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 5  # configuration, template, schema, environment, identity mapping
+
+
+LOOP = """\
+engine:
+  type: GlobusComputeEngine
+  provider:
+    type: CondorProvider
+    environment:
+{%- for key, value in environment.items() %}
+      {{ key }}: {{ value }}
+{%- endfor %}
+"""
+
+
+def test_a_key_that_breaks_out_with_the_official_endpoint_stays_a_key_here(
+    official: OfficialEndpoint, tmp_path: Path
+) -> None:
+    template = tmp_path / "loop.yaml.j2"
+    template.write_text(LOOP)
+    options = {"environment": {"A: 1\nendpoint_setup": "evil"}}
+
+    assert official.render(template, options)["endpoint_setup"] == "evil"
+
+    ours = load_yaml(_render(tmp_path, options, template), "ours").data
+    assert list(ours) == ["engine"]
+    assert ours["engine"]["provider"]["environment"] == options["environment"]

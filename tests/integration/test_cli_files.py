@@ -154,6 +154,7 @@ def test_check_config_tells_every_problem_with_its_place(one: Path, capsys: pyte
     places = [(problem["line"], problem["path"]) for problem in by_kind["endpoint"]["problems"]]
     assert places == [(1, "display_nam"), (2, "heartbeat_period")]
     assert "display_name" in by_kind["endpoint"]["problems"][0]["hint"]
+    assert len(document["files"]) == 4
     assert not any(report["valid"] for report in document["files"])
     assert run(["check-config", str(one)]) == ExitStatus.BAD_CONFIG
     assert f"{one / 'config.yaml'}:1:1: display_nam: " in capsys.readouterr().err

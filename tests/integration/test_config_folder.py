@@ -72,7 +72,7 @@ def test_sources_are_copied_and_a_configuration_keeps_its_comments(tmp_path: Pat
     )
 
     text = files.config.read_text()
-    assert text.startswith("# Ours\n")
+    assert "# Ours\n" in text
     assert "public: false  # hidden" in text
     assert "engine" not in text
     config = load_manager_config(files.config)

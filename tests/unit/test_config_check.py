@@ -45,7 +45,11 @@ def test_defaults_are_filled_in_at_every_level_and_what_is_written_stays() -> No
 
     assert data["heartbeat_period"] == 30
     assert data["engine"]["encrypted"] is False
-    assert data["engine"]["job_status_kwargs"] == {"max_idletime": 120.0, "strategy_period": 5.0}
+    assert data["engine"]["job_status_kwargs"] == {
+        "strategy": "simple",
+        "max_idletime": 120.0,
+        "strategy_period": 5.0,
+    }
     assert data["engine"]["provider"]["max_blocks"] == 3
     assert data["engine"]["provider"]["launcher"]["type"] == "SingleNodeLauncher"
 

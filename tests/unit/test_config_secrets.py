@@ -13,6 +13,7 @@ endpoints:
   lab:
     hosts: [login1]
     kind: single-user
+    template: {{file: template.yaml}}
     run_as: alice
     secrets:
       client: {SECRET}
