@@ -5,11 +5,12 @@
 
   examples = pkgs.runCommand "examples" { nativeBuildInputs = [ packages.endpoint ]; } ''
     cd ${../schemas/examples}
-    for kind in endpoint user user-environment identity-mapping; do
-      for file in valid/$kind/*; do
-        globus-compute-endpoint check-config --kind $kind $file
-      done
-      for file in invalid/$kind/*; do
+    for directory in valid/endpoint-directory/*; do
+      globus-compute-endpoint check-config $directory
+    done
+    for kind in endpoint user user-environment identity-mapping hub site; do
+      globus-compute-endpoint check-config --kind $kind valid/$kind/*.yaml
+      for file in invalid/$kind/*.yaml; do
         status=0
         globus-compute-endpoint check-config --kind $kind $file 2>/dev/null || status=$?
         if [ $status != 78 ]; then

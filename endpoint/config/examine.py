@@ -200,6 +200,7 @@ class Examiner:
     ) -> tuple[list[Problem], list[str]]:
         """What is wrong with the template's output for each set of example options."""
         from endpoint.config.rendering import render_user_config
+        from endpoint.config.user_options import schema_faults
 
         assert self.facts is not None
         facts = self.facts()
@@ -207,6 +208,11 @@ class Examiner:
         found: dict[Problem, None] = {}
         notes: list[str] = []
         for options in example_options(schema) if schema is not None else [{}]:
+            if schema and (
+                unfit := sorted({str(fault.path[0]) for fault in schema_faults(options, schema) if fault.path})
+            ):
+                notes.append(f"not tried with {', '.join(unfit)}: the schema has no example that fits, or a bad one")
+                options = {name: value for name, value in options.items() if name not in unfit}
             try:
                 render_user_config(
                     template=template.text,
@@ -227,7 +233,7 @@ class Examiner:
                 else:
                     tried = f"with the example options {options!r}: " if options else "without options: "
                     found[Problem(str(path), 1, 1, "", tried + error.failure.reason)] = None
-        return list(found), notes
+        return list(found), list(dict.fromkeys(notes))
 
     def _unused(self, path: Path, schema: dict[str, Any], variables: frozenset[str]) -> None:
         document = parse_json(read_text(path), str(path))
