@@ -10,14 +10,23 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
+from jsonschema.validators import extend
 from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
 
 from endpoint.config.faults import Path
+from endpoint.config.patterns import strict
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
 
 SUFFIX = ".schema.json"
+
+# Stricter than the standard: 2.0 is no whole number to the programs that get it.
+_TYPES = Draft202012Validator.TYPE_CHECKER.redefine(
+    "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+)
+_Validator = extend(strict(Draft202012Validator), type_checker=_TYPES)  # type: ignore[no-untyped-call]
 
 Schema = dict[str, Any]
 Place = tuple[Schema, Any]  # a schema, and the resolver for the references in it
@@ -41,7 +50,8 @@ def load_schema(name: str) -> Schema:
 @functools.cache
 def validator(name: str) -> Draft202012Validator:
     """A validator of the schema called `name` that knows the other schemas by their file names."""
-    return Draft202012Validator(load_schema(name), registry=_registry(name))
+    made: Draft202012Validator = _Validator(load_schema(name), registry=_registry(name))
+    return made
 
 
 def with_defaults(data: Any, name: str) -> Any:
@@ -67,7 +77,9 @@ def _registry(name: str) -> Registry[Any]:
     names = [name]
     for found in names:  # grows while we go through it
         names += [other for other in _referred(load_schema(found)) if other not in names]
-    resources = [(f"{found}{SUFFIX}", Resource.from_contents(load_schema(found))) for found in names]
+    # Without the name of the dialect: a validator goes over to the standard's own class where a schema names one.
+    bare = {found: {key: value for key, value in load_schema(found).items() if key != "$schema"} for found in names}
+    resources = [(f"{found}{SUFFIX}", DRAFT202012.create_resource(schema)) for found, schema in bare.items()]
     return Registry().with_resources(resources).crawl()
 
 
@@ -150,6 +162,6 @@ def _applied(place: Place, data: Any) -> Iterator[Place]:
     for schema, resolver in _joined(place):
         yield schema, resolver
         if "if" in schema:
-            branch = "then" if Draft202012Validator(schema["if"]).is_valid(data) else "else"
+            branch = "then" if _Validator(schema["if"]).is_valid(data) else "else"
             if branch in schema:
                 yield from _applied((schema[branch], resolver), data)

@@ -12,6 +12,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from endpoint.config.faults import Fault, dotted
+from endpoint.config.patterns import strict
 from endpoint.config.validate import explain, nearest
 from endpoint.errors import ConfigError, UserOptionsError
 
@@ -55,7 +56,7 @@ def schema_faults(options: Any, schema: dict[str, Any]) -> list[Fault]:
     try:
         kind.check_schema(schema)
         # Without a way to get at what the schema may name elsewhere: no request goes out from here.
-        errors = list(kind(schema, registry=Registry()).iter_errors(options))
+        errors = list(strict(kind)(schema, registry=Registry()).iter_errors(options))
     except SchemaError as error:
         raise ConfigError(
             "The endpoint's schema for user options is not a JSON schema.", detail=error.message

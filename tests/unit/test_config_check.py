@@ -5,8 +5,9 @@ import pytest
 from endpoint.config.check import check, problems
 from endpoint.config.faults import dotted
 from endpoint.config.load import load_yaml
+from endpoint.config.user_options import check_user_options
 from endpoint.config.validate import shown
-from endpoint.errors import ConfigError
+from endpoint.errors import ConfigError, UserOptionsError
 
 
 def test_all_problems_are_reported_in_the_order_of_the_text() -> None:
@@ -78,3 +79,18 @@ def test_a_path_is_written_with_dots_and_brackets(path: tuple[str | int, ...], t
 
 def test_a_long_value_is_shown_shortened() -> None:
     assert len(shown("x" * 1000)) <= 60
+
+
+@pytest.mark.parametrize("text", ["a\n", "\na", "a\nb"])
+def test_a_pattern_ends_where_the_text_ends(text: str) -> None:
+    schema = {"properties": {"x": {"type": "string", "pattern": "^[a-z]+$"}, "y": {"pattern": r"^[$]\$a$"}}}
+
+    check_user_options({"x": "a", "y": "$$a"}, schema, None)
+    with pytest.raises(UserOptionsError):
+        check_user_options({"x": text}, schema, None)
+
+
+def test_a_number_with_a_fraction_of_nothing_is_no_whole_number() -> None:
+    found = problems(load_yaml("engine: {type: ThreadPoolEngine, max_workers: 2.0}", "f.yaml"), "user")
+
+    assert [problem.message for problem in found] == ["must be a whole number, not 2.0"]

@@ -84,7 +84,7 @@ def _of(block: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_what_a_file_says_arrives_in_the_settings_and_the_rest_stays(tmp_path: Path) -> None:
-    config = config_of(tmp_path, "times: {start_wait: 30, command_expiry: 60.0}\nlimits: {max_tasks: 7}\n")
+    config = config_of(tmp_path, "times: {start_wait: 30, command_expiry: 60}\nlimits: {max_tasks: 7}\n")
 
     settings = settings_from(config, tmp_path / "hub.db")
 
