@@ -133,14 +133,14 @@ def manager_config(document: Document, folder: Path, *, existing: bool = True) -
         found = _existing(document, folder, name, values[name]) if existing else values[name]
         values[name] = Path(found) if found else None
     values["audit_log_path"] = Path(values["audit_log_path"]) if values["audit_log_path"] else None
-    values["pam"] = PamConfig(**values["pam"]) if values["pam"] else PamConfig(enable=False, service_name="")
+    values["pam"] = PamConfig(**values["pam"])
     return ManagerConfig(**_shared(values))
 
 
 def load_user_config(text: str, source: str) -> UserConfig:
     """Read a user endpoint's configuration, as the template rendered it. Raises ConfigError that tells all problems."""
     values = _shared(check(load_yaml(text, source), "user"))
-    values["paths"] = PathsConfig(**values["paths"]) if values["paths"] else PathsConfig(None, None)
+    values["paths"] = PathsConfig(**values["paths"])
     values["heartbeat_threshold"] = max(values["heartbeat_threshold"], 2 * values["heartbeat_period"])
     for name in ("idle_heartbeats_soft", "idle_heartbeats_hard"):
         values[name] = max(0, values[name])
