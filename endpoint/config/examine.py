@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -282,7 +283,10 @@ def _schema(path: Path) -> dict[str, Any] | None:
 
     if not path.is_file():
         return None
-    data = parse_json(read_text(path), str(path)).data
+    try:
+        data = json.loads(read_text(path))
+    except ValueError:
+        return None
     return data if isinstance(data, dict) and not metaschema_faults(data) else None
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 from collections.abc import Collection
 from typing import Any
 
-from jsonschema import Draft202012Validator, SchemaError
+from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
@@ -52,31 +54,30 @@ def check_user_options(
 
 def schema_faults(options: Any, schema: dict[str, Any]) -> list[Fault]:
     """What is wrong with `options` by an endpoint's schema for them; ConfigError where the schema can't be used."""
+    if wrong := metaschema_faults(schema):
+        raise ConfigError("The endpoint's schema for user options is not a JSON schema.", detail=_sentence(wrong[0]))
     kind = validator_for(schema, default=Draft202012Validator)
     try:
-        kind.check_schema(schema)
         # Without a way to get at what the schema may name elsewhere: no request goes out from here.
         errors = list(strict(kind)(schema, registry=Registry()).iter_errors(options))
-    except SchemaError as error:
-        raise ConfigError(
-            "The endpoint's schema for user options is not a JSON schema.", detail=error.message
-        ) from error
     except (Unresolvable, re.error, RecursionError) as error:
         raise ConfigError("The endpoint's schema for user options can't be used.", detail=str(error)) from error
     return [Fault(path, message, hint) for error in errors for path, message, hint in explain(error)]
 
 
 def metaschema_faults(schema: Any) -> list[Fault]:
-    """What is wrong with an endpoint's schema for user options, as a JSON schema."""
-    kind = validator_for(schema, default=Draft202012Validator) if isinstance(schema, dict) else Draft202012Validator
-    found = [
-        Fault(path, message, hint)
-        for error in kind(kind.META_SCHEMA).iter_errors(schema)
-        for path, message, hint in explain(error)
-    ]
+    """What is wrong with an endpoint's schema for user options (JSON data), as a JSON schema."""
     if not isinstance(schema, dict):
-        found = [Fault((), "it must be a JSON object")]
-    return found
+        return [Fault((), "it must be a JSON object")]
+    return list(_metaschema_faults(json.dumps(schema)))
+
+
+@functools.lru_cache(maxsize=8)
+def _metaschema_faults(text: str) -> tuple[Fault, ...]:
+    schema = json.loads(text)
+    kind = validator_for(schema, default=Draft202012Validator)
+    found = kind(kind.META_SCHEMA).iter_errors(schema)
+    return tuple(Fault(path, message, hint) for error in found for path, message, hint in explain(error))
 
 
 def _unknown(options: dict[str, Any], schema: dict[str, Any], variables: Collection[str] | None) -> list[Fault]:
