@@ -25,6 +25,9 @@ FILES = {
 # What the server underlines and the endpoint takes: it reads a leading zero as part of a number with colons, and an
 # anchor that only stands there for the reader.
 STRICTER = {"user/slurm": ("walltime: 00:30:00", "&defaults")}
+# What is about YAML itself and not about a schema, which only `check-config` tells: a tag that it knows, a second
+# document, something merged that is no mapping.
+LOOSER = {"endpoint/tag", "endpoint/two-documents", "user/merge-of-text"}
 
 
 def examples(kind: str) -> list[Any]:
@@ -234,7 +237,7 @@ def test_a_valid_example_has_nothing_underlined_but_older_options(
 def test_an_invalid_example_has_something_underlined(
     path: Path, _: str, underlined: dict[Path, list[tuple[str, str]]]
 ) -> None:
-    assert underlined[path]
+    assert bool(underlined[path]) is (name_of(path) not in LOOSER)
 
 
 def test_the_document_about_editors_names_paths_that_the_package_has() -> None:
