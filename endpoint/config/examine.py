@@ -266,10 +266,12 @@ class Examiner:
 
 def kind_of(path: Path, text: str) -> str:
     """What a file is, by its name or its content. Raises ConfigError where neither says it."""
-    if path.suffix == ".j2":
-        return "template"
     if path.name in _BY_NAME:
         return _BY_NAME[path.name]
+    if path.suffix == ".j2" or path.name.startswith("user_config_template"):
+        return "template"
+    if path.name.endswith(paths.IDENTITY_MAPPING):
+        return "identity-mapping"
     if path.suffix == ".json":
         raise ConfigError(f"The name of {path} doesn't say what it is.", hint=f"Add --kind, one of: {', '.join(KINDS)}")
     for option, kind in _BY_OPTION.items():

@@ -196,3 +196,22 @@ def test_without_a_schema_the_templates_variables_are_the_options(tmp_path: Path
         _render(template, tmp_path / "t.yaml.j2", {"worker": 4})
     with pytest.raises(UserOptionsError, match="the endpoint has name, workers"):
         _render(template, tmp_path / "t.yaml.j2", {"zzz": 4})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ '{0.__class__}'.format(word) }}",
+        "{{ word.format(word) }}{{ '{0.__init__.__globals__}'.format(word) }}",
+        "{{ '{a.__class__.__mro__}'.format_map({'a': word}) }}",
+        "{{ word._marked }}",
+        "{{ word._raw }}",
+        "{{ word['_raw'] }}",
+        "{{ (word ~ 'x')._marked }}",
+        "{{ [word] | map(attribute='_raw') | join }}",
+        "{{ word | attr('_raw') }}",
+    ],
+)
+def test_pythons_internals_are_out_of_reach_by_way_of_a_users_text(template: str) -> None:
+    with pytest.raises((ConfigError, UserOptionsError)):
+        render_text(template, Path("/nonexistent/t.yaml.j2"), {"word": guarded("gpu")})
