@@ -143,7 +143,7 @@ def runtime(compute_sdk: str, globus_sdk: str) -> dict[str, Any]:
             "compiler": platform.python_compiler(),
         },
         "platform": {
-            "architecture": list(platform.architecture()),
+            "architecture": ["64bit" if sys.maxsize > 2**32 else "32bit", "ELF"],  # Python's own runs a program for it
             "machine": platform.machine(),
             "node": platform.node(),
             "platform": platform.platform(),

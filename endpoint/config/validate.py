@@ -33,6 +33,7 @@ _LIMITS = {
 }
 _LONGEST_SHOWN = 60
 MOST_ALTERNATIVES = 4  # in one sentence
+MOST_ALLOWED = 6  # options that are named where none is like the wrong one
 
 
 def faults(data: Any, schema_name: str) -> list[Fault]:
@@ -60,7 +61,11 @@ def explain(error: ValidationError) -> Iterator[tuple[Path, str, str]]:
         known = [name for name, option in options.items() if not (option is True or option.get("deprecated"))]
         for key in instance:
             if key not in options and not any(re.search(form, key) for form in schema.get("patternProperties", {})):
-                yield (*path, key), "there is no such option here", nearest(str(key), known, instance)
+                yield (
+                    (*path, key),
+                    "there is no such option here",
+                    nearest(str(key), known, instance) or _allowed(known, instance),
+                )
     elif keyword == "required":
         for key in value:
             if key not in instance and f"{key!r}" in error.message:
@@ -118,6 +123,12 @@ def nearest(word: str, known: Iterable[str], taken: Iterable[Any]) -> str:
     free = [name for name in known if name not in taken]
     close = difflib.get_close_matches(word, free, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else ""
+
+
+def _allowed(known: Iterable[str], taken: Iterable[Any]) -> str:
+    free = [name for name in known if name not in taken]
+    more = f" and {len(free) - MOST_ALLOWED} more" if len(free) > MOST_ALLOWED else ""
+    return f"there could be {', '.join(free[:MOST_ALLOWED])}{more}" if free else ""
 
 
 def _types(value: Any) -> list[str]:

@@ -34,7 +34,15 @@ def test_a_refusal_tells_the_first_problem_in_the_reason_and_all_in_the_detail()
 def test_a_suggestion_is_never_a_key_that_is_there_already() -> None:
     found = problems(load_yaml("display_name: x\ndisplay_names: y\n", "f.yaml"), "endpoint")
 
-    assert [problem.hint for problem in found] == [""]
+    assert "did you mean" not in found[0].hint
+
+
+def test_where_no_option_is_like_the_wrong_one_those_that_could_stand_there_are_named() -> None:
+    found = problems(load_yaml("pam: {zzz: 1}\nqqq: 2\n", "f.yaml"), "endpoint")
+
+    assert found[0].hint == "there could be enable, service_name"
+    assert found[1].hint.startswith("there could be display_name, debug, ")
+    assert found[1].hint.endswith(" more")
 
 
 def test_defaults_are_filled_in_at_every_level_and_what_is_written_stays() -> None:
