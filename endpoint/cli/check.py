@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 STANDARD_INPUT = "-"
 AN_SDK = ("4.19.0", "4.0.0")  # versions for templates that ask for them; which ones makes no difference
 KIND_NAMES = (
-    *("endpoint", "user", "template", "user-options-schema", "user-environment", "identity-mapping", "hub", "site"),
+    *("endpoint", "user", "template", "user-options-schema", "user-environment", "identity-mapping"),
+    *("user-options-default", "hub", "site"),
 )
 
 

@@ -30,6 +30,7 @@ KINDS = {
     "user-options-schema": "schema of user options",
     "user-environment": "environment of user endpoints",
     "identity-mapping": "identity mapping",
+    "user-options-default": "options for the default template",
     "hub": "configuration of a hub",
     "site": "document of a site",
 }
@@ -265,7 +266,10 @@ class Examiner:
 
 
 def kind_of(path: Path, text: str) -> str:
-    """What a file is, by its name or its content. Raises ConfigError where neither says it."""
+    """What a file is, by its name, its folder's name or its content; else an endpoint's configuration.
+
+    Raises ConfigError for a JSON file whose name says nothing.
+    """
     if path.name in _BY_NAME:
         return _BY_NAME[path.name]
     if path.suffix == ".j2" or path.name.startswith("user_config_template"):
@@ -274,6 +278,9 @@ def kind_of(path: Path, text: str) -> str:
         return "identity-mapping"
     if path.suffix == ".json":
         raise ConfigError(f"The name of {path} doesn't say what it is.", hint=f"Add --kind, one of: {', '.join(KINDS)}")
+    folder = "template" if path.parent.name == "user-template" else path.parent.name
+    if folder in KINDS:
+        return folder
     for option, kind in _BY_OPTION.items():
         if re.search(rf"^{option}:", text, re.MULTILINE):
             return kind
