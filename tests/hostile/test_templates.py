@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,11 @@ def render(template: Template, options: dict[str, Any], runtime: dict[str, Any])
     return read_rendered(render_text(template.text, template.path, variables)).data
 
 
-def check_with(template: Template, values: st.SearchStrategy[dict[str, Any]]) -> None:
-    """Two thousand sets of options; and that most of them went through, so that something was compared."""
+def check_with(template: Template, values: st.SearchStrategy[dict[str, Any]], choices: Collection[str] = ()) -> None:
+    """Two thousand sets of options; and that most of them went through, so that something was compared.
+
+    choices: the options that are one of some words, which a template may look at: they stay as they are.
+    """
     counts = {"same": 0, "refused": 0}
     known: dict[str, Any] = {}  # harmless results, many of which are the same
 
@@ -52,7 +55,7 @@ def check_with(template: Template, values: st.SearchStrategy[dict[str, Any]]) ->
     @given(options=values, runtime=st.fixed_dictionaries({"extra": NESTED, "version": TEXT}))
     def holds(options: dict[str, Any], runtime: dict[str, Any]) -> None:
         sent = {"python": PYTHON, "globus_compute_sdk_version": runtime["version"], "extra": runtime["extra"]}
-        calm = (each_harmless(options), each_harmless(sent))
+        calm = (each_harmless(options, choices), each_harmless(sent))
         try:
             if repr(calm) not in known:
                 known[repr(calm)] = render(template, *calm)
@@ -69,25 +72,31 @@ def check_with(template: Template, values: st.SearchStrategy[dict[str, Any]]) ->
     assert counts["same"] > EXAMPLES // 2, counts
 
 
-def each_harmless(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: harmless(value) for name, value in options.items()}
+def each_harmless(options: dict[str, Any], choices: Collection[str] = ()) -> dict[str, Any]:
+    return {name: value if name in choices else harmless(value) for name, value in options.items()}
 
 
-def options_for(path: Path, values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+def schema_of(path: Path) -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads((path.parent / "user_config_schema.json").read_text())
+    return schema
+
+
+def hostile_options(schema: dict[str, Any], choices: Collection[str]) -> st.SearchStrategy[dict[str, Any]]:
     """Hostile texts for the options that are free texts, for the others what the schema has."""
-    schema = json.loads((path.parent / "user_config_schema.json").read_text())
     chosen: dict[str, st.SearchStrategy[Any]] = {}
     for name, option in schema["properties"].items():
-        free = option.get("type") == "string" and "enum" not in option
-        chosen[name] = values if free else st.sampled_from(option.get("enum") or option["examples"])
+        free = option.get("type") == "string" and name not in choices
+        chosen[name] = TEXT if free else st.sampled_from(option.get("enum") or option["examples"])
     required = {name: chosen[name] for name in schema.get("required", ())}
-    optional = {name: chosen[name] for name in chosen if name not in required}
-    return st.fixed_dictionaries(required, optional=optional)
+    return st.fixed_dictionaries(required, optional={name: chosen[name] for name in chosen if name not in required})
 
 
 @pytest.mark.parametrize("path", SITES, ids=lambda path: path.parent.name)
 def test_a_sites_example_keeps_its_shape(path: Path) -> None:
-    check_with(Template(path.read_text(), path), options_for(path, TEXT))
+    schema = schema_of(path)
+    choices = {name for name, option in schema["properties"].items() if "enum" in option}
+
+    check_with(Template(path.read_text(), path), hostile_options(schema, choices), choices)
 
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.name)
