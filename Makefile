@@ -45,6 +45,7 @@ editor: $(VENV)/.done .venvs/editor/.done   ## What an editor shows: a real YAML
 
 bench: $(VENV)/.done $(PEERS) system   ## Our user endpoint beside the official one, in one run
 	$(BIN)/python -m bench.user_endpoint
+	$(BIN)/python -m bench.check_config
 
 newer: .venvs/newer/.done $(PEERS) system           ## The same code on a newer Python
 	.venvs/newer/bin/python -m pytest -q -n $(WORKERS) tests/unit tests/schemas

@@ -6,6 +6,7 @@ endpoint, and every worker of a large job, starts through this module.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -73,7 +74,9 @@ def app() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line, and leave with its exit status."""
-    sys.exit(run(args))
+    status = run(args)
+    gc.freeze()  # Python would look for garbage once more, and the process ends anyway
+    sys.exit(status)
 
 
 def run(args: Sequence[str] | None = None) -> int:
