@@ -282,6 +282,28 @@ class EngineFailure(EndpointError):
     code = "ENGINE_FAILURE"
 
 
+class EngineGone(EngineFailure):
+    """The engine broke in the midst of its work; another one like it may do better."""
+
+    code = "ENGINE_GONE"
+
+
+class NotBegun(EndpointError):
+    """The engine gives a task back as it was: no worker has begun it."""
+
+    retry = True
+    stage = Stage.ENGINE
+    code = "NOT_BEGUN"
+
+
+class TaskInterrupted(EndpointError):
+    """A task had begun when the process that ran it ended. It may have done things, so it is not run again unasked."""
+
+    mender = Mender.USER
+    stage = Stage.ENGINE
+    code = "TASK_INTERRUPTED"
+
+
 class TaskLost(EndpointError):
     """A task was given to the engine, which lost it (a worker died, a block ended)."""
 

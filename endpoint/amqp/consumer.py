@@ -19,6 +19,8 @@ class Delivery:
     A delivery whose connection is gone can't be settled: the broker has taken it back and delivers it again.
     """
 
+    kept = False  # nobody but the broker has it
+
     def __init__(self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         self._channel: Channel | None = channel
         self._tag = method.delivery_tag

@@ -34,6 +34,7 @@ class Link:
     patience_s: how long `open` tries before it gives up.
     refusals: after how many refusals in a row the link gives up, for its owner to get other credentials, say. The end
         of a session that has lasted a while is not one of them, even if the broker ended it.
+    lasting: whether the link never gives up once it was up, and waits for a broker that is away as long as it takes.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class Link:
         on_state: Callable[[bool, EndpointError | None], None] | None = None,
         patience_s: float = 30.0,
         refusals: int = REFUSALS_BEFORE_GIVING_UP,
+        lasting: bool = False,
     ) -> None:
         self._name = name
         self._url: Callable[[], str] = (lambda: url) if isinstance(url, str) else url
         self._on_state = on_state or (lambda _up, _reason: None)
         self._patience_s = patience_s
         self._refusals = refusals
+        self._lasting = lasting
         self._roles: list[Consumer | Publisher] = []
         self._closing = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
@@ -78,7 +81,7 @@ class Link:
     async def open(self) -> None:
         """Connect for the first time.
 
-        Raises AccessRefused after so many refusals, and it or NetworkFailure when `patience_s` is over.
+        Raises AccessRefused after so many refusals, and (not for a lasting link) NetworkFailure after `patience_s`.
         """
         self._first_up = asyncio.get_running_loop().create_future()
         self._life = asyncio.create_task(self._live(), name=f"link {self._name}")
@@ -120,6 +123,8 @@ class Link:
 
     def _must_give_up(self, refusals: int, waited: float) -> bool:
         never_up = self._first_up is not None and not self._first_up.done()
+        if self._lasting:
+            return never_up and refusals >= self._refusals
         return refusals >= self._refusals or (never_up and waited >= self._patience_s)
 
     async def _one_session(self) -> tuple[EndpointError | None, bool]:

@@ -81,6 +81,8 @@ class UserConfig(EndpointConfig):
 
     engine: Mapping[str, Any]
     heartbeat_threshold: float
+    shutdown_grace: float
+    ack_deadline: float
     idle_heartbeats_soft: int
     idle_heartbeats_hard: int
     endpoint_setup: str | None

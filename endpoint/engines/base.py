@@ -12,13 +12,36 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from endpoint.errors import EndpointError
 
 RESULT_SIZE_LIMIT = 10 * 1024 * 1024
 
 FailureCallback = Callable[[EndpointError], None]
+
+
+class Starts(Protocol):
+    """Where it is written down that a task begins, before it does; `endpoint.user.journal` is one.
+
+    path: a file that worker processes of this machine add their lines to; None where there is none.
+    """
+
+    @property
+    def path(self) -> str | None: ...
+
+    def started(self, task_id: str) -> bool:
+        """Note that a task begins; False where it must not."""
+
+
+class NoStarts:
+    """For engines by themselves: nothing is written down."""
+
+    path = None
+
+    def started(self, task_id: str) -> bool:
+        del task_id
+        return True
 
 
 @dataclass(frozen=True)
@@ -56,10 +79,15 @@ class Engine(ABC):
         self._endpoint_id = ""
         self._working_dir = Path(options.working_dir)
         self._on_failure: FailureCallback = _ignore
+        self._starts: Starts = NoStarts()
 
     @abstractmethod
-    def start(self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback) -> None:
+    def start(
+        self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback, starts: Starts | None = None
+    ) -> None:
         """Make the engine ready. `on_failure` is called, once, from any thread, when it can't go on later.
+
+        starts: told of each task just before it begins; one that it doesn't let begin fails with NotBegun.
 
         Raises EngineFailure, ConfigError.
         """
@@ -67,6 +95,8 @@ class Engine(ABC):
     @abstractmethod
     def submit(self, task: EngineTask) -> Future[bytes]:
         """Give a task to the engine. The future gets the result message's bytes, or an EndpointError.
+
+        That is NotBegun for a task that is given back as it was, and EngineGone when the engine broke.
 
         Raises TaskRefused where the engine can't do what the resource specification asks for.
         """
@@ -85,14 +115,24 @@ class Engine(ABC):
         """Whether the task was taken back before it ran."""
 
     @abstractmethod
+    def stop_starting(self) -> None:
+        """Begin nothing more. What waits is given back (NotBegun), what runs goes on.
+
+        Where an engine can't take back what waits, it may still begin, until `shutdown`.
+        """
+
+    @abstractmethod
     def shutdown(self) -> None:
         """End everything that the engine started; a second call does nothing.
 
         The future of a task that didn't finish is cancelled.
         """
 
-    def _prepare(self, endpoint_id: str, run_dir: Path, on_failure: FailureCallback) -> None:
+    def _prepare(
+        self, endpoint_id: str, run_dir: Path, on_failure: FailureCallback, starts: Starts | None = None
+    ) -> None:
         """What every `start` does first."""
+        self._starts = starts or NoStarts()
         self._endpoint_id = endpoint_id
         self._on_failure = on_failure
         self._working_dir = Path(os.path.normpath(run_dir.absolute() / self.options.working_dir))

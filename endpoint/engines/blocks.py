@@ -11,7 +11,7 @@ from parsl.jobs.states import TERMINAL_STATES
 from parsl.jobs.strategy import Strategy
 
 from endpoint.engines.parsl_executor import TiedExecutor
-from endpoint.errors import EngineFailure
+from endpoint.errors import EngineGone
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class BlockKeeper:
             try:
                 self._look()
             except (CommandClientTimeoutError, CommandClientBadError) as error:
-                failure = EngineFailure("The engine's interchange doesn't answer", detail=str(error))
+                failure = EngineGone("The engine's interchange doesn't answer", detail=str(error))
                 self._executor.set_bad_state_and_fail_all(failure)
                 return
             except Exception:

@@ -19,7 +19,7 @@ import psutil
 from parsl.executors.errors import InvalidResourceSpecification
 from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
-from endpoint.engines.base import CommonOptions, Engine, EngineTask, FailureCallback
+from endpoint.engines.base import CommonOptions, Engine, EngineTask, FailureCallback, Starts
 from endpoint.engines.blocks import BlockKeeper
 from endpoint.engines.htex_options import HtexOptions
 from endpoint.engines.htex_status import capacity_of, status_of
@@ -32,7 +32,7 @@ from endpoint.engines.launch import (
 )
 from endpoint.engines.ledger import Ledger
 from endpoint.engines.lifeline import Lifeline, wait_until_ended
-from endpoint.errors import EndpointError, EngineFailure, TaskLost, TaskRefused
+from endpoint.errors import EndpointError, EngineFailure, NotBegun, TaskLost, TaskRefused
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,10 @@ class GlobusComputeEngine(Engine):
         self._lifeline: Lifeline | None = None
         self._shut = False
 
-    def start(self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback) -> None:
-        self._prepare(endpoint_id, run_dir, on_failure)
+    def start(
+        self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback, starts: Starts | None = None
+    ) -> None:
+        self._prepare(endpoint_id, run_dir, on_failure, starts)
         run_dir = run_dir.absolute()
         scripts = run_dir / "submit_scripts"
         try:
@@ -104,6 +106,9 @@ class GlobusComputeEngine(Engine):
         del task_id
         return False
 
+    def stop_starting(self) -> None:
+        """Workers of this machine ask the journal themselves; elsewhere what is on its way may still begin."""
+
     def shutdown(self) -> None:
         """First no more tasks, then the blocks, then the interchange, and last whoever still hangs on the lifeline."""
         if self._shut:
@@ -136,7 +141,12 @@ class GlobusComputeEngine(Engine):
         return dict(given)
 
     def _launch(self, task: EngineTask) -> Future[bytes]:
-        executor_task = {"f": self.task_function, "a": (self._worker_options(task),), "k": {}}
+        options = self._worker_options(task)
+        if self._htex.local and self._htex.container_type is None:
+            options["starts"] = self._starts.path  # the worker notes that the task begins
+        elif not self._starts.started(task.task_id):  # workers may not see our files: from here on it may have begun
+            raise NotBegun("The start of the task can't be noted")
+        executor_task = {"f": self.task_function, "a": (options,), "k": {}}
         context: dict[str, Any] = {"task_executor": executor_task}
         if task.resource_specification:
             context["resource_spec"] = dict(task.resource_specification)
@@ -180,7 +190,7 @@ class GlobusComputeEngine(Engine):
         """Everybody gets an answer first, then the endpoint hears of it."""
 
         def again() -> EndpointError:
-            return EngineFailure(failure.failure.reason, detail=failure.failure.detail)
+            return type(failure)(failure.failure.reason, detail=failure.failure.detail)
 
         if self._ledger.close(again):
             log.error("%s", failure.failure.for_admin())

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from endpoint.engines.base import EngineTask
-from endpoint.errors import EndpointError, TaskRefused
+from endpoint.errors import EndpointError, NotBegun, TaskRefused
 
 Launch = Callable[[EngineTask], "Future[bytes]"]
 Translate = Callable[[BaseException], EndpointError]
@@ -101,12 +101,14 @@ class Ledger:
         if done.cancelled():
             return  # whoever cancelled it has answered
         failure = done.exception()
+        if failure is None and not done.result():
+            failure = NotBegun("The worker did not begin the task")
         if failure is None:
             if self._take(debt):
                 debt.answer.set_result(done.result())
             return
         error = failure if isinstance(failure, EndpointError) else self._translate(failure)
-        if not error.retry or debt.retries <= 0 or self._closed is not None:
+        if not error.retry or isinstance(error, NotBegun) or debt.retries <= 0 or self._closed is not None:
             self._fail(debt, error)
             return
         debt.retries -= 1

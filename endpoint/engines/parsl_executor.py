@@ -16,7 +16,7 @@ from parsl.executors import HighThroughputExecutor, MPIExecutor
 from parsl.executors.high_throughput.errors import CommandClientBadError, CommandClientTimeoutError
 from parsl.jobs.states import JobState, JobStatus
 
-from endpoint.errors import EngineFailure
+from endpoint.errors import EngineFailure, EngineGone
 
 COMMAND_TIMEOUT = 20.0  # seconds until an interchange that doesn't answer counts as dead
 LOOK_UP_MS = 200
@@ -70,7 +70,7 @@ class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
 
     def _watch_interchange(self) -> None:
         status = self.interchange_proc.wait()
-        self.set_bad_state_and_fail_all(EngineFailure(f"The engine's interchange ended (status {status})"))
+        self.set_bad_state_and_fail_all(EngineGone(f"The engine's interchange ended (status {status})"))
 
     def _ask(self, command: object, max_retries: int = 0, timeout_s: float | None = None) -> Any:
         """The interchange's answer. Raises CommandClientTimeoutError, then CommandClientBadError ever after."""
@@ -98,7 +98,7 @@ class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
             super()._result_queue_worker()
         finally:
             if not self._result_queue_thread_exit.is_set():
-                self.set_bad_state_and_fail_all(EngineFailure("The engine can't read results any more"))
+                self.set_bad_state_and_fail_all(EngineGone("The engine can't read results any more"))
 
 
 class TiedMPIExecutor(TiedExecutor, MPIExecutor):  # type: ignore[misc]

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from endpoint.engines.base import CommonOptions, Engine, EngineTask, FailureCallback
+from endpoint.engines.base import CommonOptions, Engine, EngineTask, FailureCallback, Starts
 from endpoint.engines.ledger import Ledger
 from endpoint.engines.slots import Slot, SlotPool
 from endpoint.errors import EndpointError, EngineFailure, TaskRefused
@@ -24,14 +24,19 @@ class PoolEngine(Engine):
 
     def __init__(self, options: CommonOptions, label: str, max_workers: int) -> None:
         super().__init__(options)
-        self._pool = SlotPool(label, max_workers, self._make_slot)
+        self._pool = SlotPool(label, max_workers, self._make_slot, self._may_begin)
         self._ledger = Ledger(self._pool.submit, self._translate, options.max_retries_on_system_failure)
 
     def _make_slot(self) -> Slot:
         raise NotImplementedError
 
-    def start(self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback) -> None:
-        self._prepare(endpoint_id, run_dir, on_failure)
+    def _may_begin(self, task_id: str) -> bool:
+        return self._starts.started(task_id)
+
+    def start(
+        self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback, starts: Starts | None = None
+    ) -> None:
+        self._prepare(endpoint_id, run_dir, on_failure, starts)
 
     def submit(self, task: EngineTask) -> Future[bytes]:
         if task.resource_specification:
@@ -47,6 +52,9 @@ class PoolEngine(Engine):
 
     def cancel(self, task_id: str) -> bool:
         return self._ledger.cancel(task_id)
+
+    def stop_starting(self) -> None:
+        self._pool.give_back()
 
     def shutdown(self) -> None:
         self._ledger.close(lambda: None)

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from endpoint.engines.base import CommonOptions, EngineTask, FailureCallback
+from endpoint.engines.base import CommonOptions, EngineTask, FailureCallback, Starts
 from endpoint.engines.lifeline import Lifeline
 from endpoint.engines.pools import PoolEngine
 from endpoint.engines.slots import Slot
@@ -45,8 +45,10 @@ class ProcessPoolEngine(PoolEngine):
         super().__init__(options, label, len(os.sched_getaffinity(0)) if max_workers is None else max_workers)
         self._lifeline: Lifeline | None = None
 
-    def start(self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback) -> None:
-        super().start(endpoint_id=endpoint_id, run_dir=run_dir, on_failure=on_failure)
+    def start(
+        self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback, starts: Starts | None = None
+    ) -> None:
+        super().start(endpoint_id=endpoint_id, run_dir=run_dir, on_failure=on_failure, starts=starts)
         try:
             self._lifeline = Lifeline(run_dir)
         except OSError as error:

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from endpoint.engines.base import EngineTask
+from endpoint.errors import NotBegun
 
 
 class Slot(Protocol):
@@ -28,8 +29,10 @@ class Slot(Protocol):
 class SlotPool:
     """At most `size` tasks at once, in the order of submission."""
 
-    def __init__(self, name: str, size: int, make_slot: Callable[[], Slot]) -> None:
+    def __init__(self, name: str, size: int, make_slot: Callable[[], Slot], may_begin: Callable[[str], bool]) -> None:
+        """`may_begin` is asked with a task's id just before it runs, in the thread that runs it."""
         self.size = size
+        self._may_begin = may_begin
         self._name = name
         self._make_slot = make_slot
         self._queue: queue.SimpleQueue[tuple[Future[bytes], EngineTask] | None] = queue.SimpleQueue()
@@ -65,6 +68,21 @@ class SlotPool:
                 thread.start()
         return future
 
+    def give_back(self) -> None:
+        """Take nothing more; what waits fails with NotBegun, what runs goes on."""
+        given: list[Future[bytes]] = []
+        with self._lock:
+            self._closed = True
+            while not self._queue.empty():
+                item = self._queue.get()
+                if item is not None and item[0].set_running_or_notify_cancel():
+                    given.append(item[0])
+                self._waiting -= item is not None
+            for _ in self._threads:
+                self._queue.put(None)
+        for future in given:
+            future.set_exception(NotBegun("The engine stops"))
+
     def close(self, timeout: float) -> None:
         """Take nothing more, end the slots, and wait up to `timeout` seconds for each thread."""
         with self._lock:
@@ -81,7 +99,7 @@ class SlotPool:
         slot = self._make_slot()
         with self._lock:
             self._slots.append(slot)
-        while (item := self._queue.get()) is not None and not self._closed:
+        while (item := self._queue.get()) is not None:
             future, task = item
             running = future.set_running_or_notify_cancel()
             with self._lock:
@@ -97,6 +115,8 @@ class SlotPool:
         result: bytes | None = None
         failure: BaseException | None = None
         try:
+            if self._closed or not self._may_begin(task.task_id):
+                raise NotBegun("The engine did not begin the task")
             result = slot.run(task)
         except BaseException as error:  # noqa: BLE001 - nothing is hidden: the future carries it
             failure = error

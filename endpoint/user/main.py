@@ -88,7 +88,7 @@ async def _serve(document: StartDocument, config: UserConfig, directory: Path, l
         endpoint = UserEndpoint(
             config,
             Credentials(document, config.amqp_port),
-            build_engine(config.engine),
+            lambda: build_engine(config.engine),
             allowed_functions=allowed,
             facts=start_facts(document.ep_info, document.config),
             run_dir=directory,

@@ -11,33 +11,29 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from endpoint.amqp.consumer import Consumer, Delivery
+from endpoint.amqp.consumer import Consumer
 from endpoint.amqp.link import Link
 from endpoint.config.model import UserConfig
-from endpoint.engines.base import Engine, EngineTask
-from endpoint.errors import EndpointError, ExitStatus, FunctionNotAllowed, TaskLost
+from endpoint.engines.base import Engine
+from endpoint.errors import EndpointError, ExitStatus
+from endpoint.user.condition import Condition
 from endpoint.user.document import Credentials
 from endpoint.user.idle import IdleWatch
 from endpoint.user.parent import watch_parent
-from endpoint.user.tasks import Action, Event, TaskTable
+from endpoint.user.work import Work
 from endpoint.wire.codec import encode
-from endpoint.wire.headers import HeadersRefused, TaskHeaders
 from endpoint.wire.messages import StatusReport
 from endpoint.wire.queues import QueueInfo
-from endpoint.wire.results import error_result
 
 log = logging.getLogger(__name__)
 
 SMALLEST_HEARTBEAT_S = 5.0
 PREFETCH_MARGIN = 16
 LARGEST_PREFETCH = 65_535
-REPUBLISH_S = 2.0  # how long a result waits that the broker could not keep
-DRAIN_S = 5.0  # how long tasks that run may go on after a polite stop; a manager kills after 10
 GOODBYE_S = 3.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
 
@@ -57,6 +53,7 @@ class Stop:
 class UserEndpoint:
     """One user endpoint, from start to stop.
 
+    make_engine: builds the engine that the configuration describes; nothing is started by that.
     allowed_functions: ids of the functions that may run; None for all.
     facts: what heartbeats say beside the engine's figures.
     """
@@ -65,26 +62,32 @@ class UserEndpoint:
         self,
         config: UserConfig,
         credentials: Credentials,
-        engine: Engine,
+        make_engine: Callable[[], Engine],
         *,
         allowed_functions: Collection[str] | None,
         facts: Mapping[str, Any],
         run_dir: Path,
     ) -> None:
-        self._engine = engine
+        """Raises ConfigError."""
         self._credentials = credentials
         self._endpoint_id = credentials.now().endpoint_id
-        self._allowed = None if allowed_functions is None else {function.lower() for function in allowed_functions}
         self._facts = facts
-        self._run_dir = run_dir
         self._period_s = max(SMALLEST_HEARTBEAT_S, config.heartbeat_period)
+        self._grace_s = config.shutdown_grace
         self._idle = IdleWatch(config.idle_heartbeats_soft, config.idle_heartbeats_hard)
-        self._table = TaskTable()
-        self._deliveries: dict[str, Delivery] = {}
-        self._settled = asyncio.Event()
+        self._condition = Condition(run_dir)
+        self._work = Work(
+            make_engine,
+            endpoint_id=self._endpoint_id,
+            run_dir=run_dir,
+            allowed_functions=allowed_functions,
+            ack_deadline_s=config.ack_deadline,
+            publish=self._publish,
+            on_broken=lambda error: self.stop(Stop(str(error), error)),
+            condition=self._condition,
+        )
         self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
         self._signals = 0
-        self._ending = False
 
     async def run(self) -> ExitStatus:
         """Work until told to stop, idle, orphaned, or unable to go on; returns how it ended. Raises EndpointError."""
@@ -93,9 +96,9 @@ class UserEndpoint:
             loop.add_signal_handler(number, self._on_signal, number)
         unwatch = watch_parent(self._facts.get("posix_ppid"), lambda: self.stop(Stop("the manager is gone")))
         try:
-            await self._start_engine()
             self._connect()
-            await self._open_links()
+            self._work.recover()
+            await self._begin()
             watches = [asyncio.create_task(self._watch(link)) for link in self._links]
             log.info("Waiting for tasks", extra={"user_endpoint": self._endpoint_id})
             self._next_beat: asyncio.Handle = loop.call_soon(self._beat)
@@ -106,9 +109,11 @@ class UserEndpoint:
             await self._wind_down(stop)
         finally:
             unwatch()
-            await asyncio.to_thread(self._engine.shutdown)
+            await self._work.end_engine()
+            self._work.close()
         if stop.error:
             raise stop.error
+        self._condition.ended()
         return stop.status
 
     def stop(self, stop: Stop) -> None:
@@ -119,43 +124,39 @@ class UserEndpoint:
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
-    async def _start_engine(self) -> None:
-        loop = asyncio.get_running_loop()
-
-        def on_failure(error: EndpointError) -> None:
-            loop.call_soon_threadsafe(self.stop, Stop(str(error), error))
-
-        await asyncio.to_thread(
-            self._engine.start, endpoint_id=self._endpoint_id, run_dir=self._run_dir, on_failure=on_failure
-        )
-
     def _connect(self) -> None:
         """Links to the broker: one for each address, which is usually one in all."""
         now = self._credentials.now()
         links: dict[str, Link] = {}
 
-        def link_for(queue: Callable[[], QueueInfo]) -> Link:
+        def link_for(queue: Callable[[], QueueInfo], **options: Any) -> Link:
             url = queue().connection_url
             if url not in links:
-                links[url] = Link(f"of {self._endpoint_id}", lambda: queue().connection_url)
+                links[url] = Link(f"of {self._endpoint_id}", lambda: queue().connection_url, lasting=True, **options)
             return links[url]
 
+        tasks = link_for(lambda: self._credentials.now().task, on_state=self._on_link)
+        prefetch = min(2 * self._work.capacity + PREFETCH_MARGIN, LARGEST_PREFETCH)
+        self._consumer: Consumer = tasks.consume(
+            now.task.queue, self._work.on_delivery, prefetch=prefetch, exclusive=True
+        )
         self._results = link_for(lambda: self._credentials.now().result).publisher()
         self._heartbeats = link_for(lambda: self._credentials.now().heartbeat).publisher()
-        prefetch = min(2 * self._engine.capacity + PREFETCH_MARGIN, LARGEST_PREFETCH)
-        self._consumer: Consumer = link_for(lambda: self._credentials.now().task).consume(
-            now.task.queue, self._on_delivery, prefetch=prefetch, exclusive=True
-        )
         self._links = list(links.values())
 
-    async def _open_links(self) -> None:
-        """Connect; raises why it can't be done. A stop that comes meanwhile (the broker may be away) ends the wait."""
-        opening = asyncio.gather(*(link.open() for link in self._links))
+    async def _begin(self) -> None:
+        """Connect and start the engine, both at once; raises why one can't be done. A stop ends the wait."""
+        opening = asyncio.gather(self._work.start_engine(), *(link.open() for link in self._links))
         await asyncio.wait((opening, self._stop), return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
             opening.result()
         else:
             opening.cancel()
+
+    def _on_link(self, up: bool, reason: EndpointError | None) -> None:
+        self._condition.broker(up, reason)
+        if not up:
+            self._work.broker_gone()
 
     async def _watch(self, link: Link) -> None:
         try:
@@ -169,99 +170,13 @@ class UserEndpoint:
     def _on_signal(self, number: int) -> None:
         self._signals += 1
         if self._signals > 1:
-            self._settled.set()  # the second one says: now
+            self._work.hurry()  # the second one says: now
         self.stop(Stop(f"{signal.Signals(number).name} received"))
 
-    # -- tasks -------------------------------------------------------------------------------------------------------
-
-    def _on_delivery(self, delivery: Delivery) -> None:
-        try:
-            headers = TaskHeaders.parse(delivery.headers)
-        except HeadersRefused as error:
-            if error.task_id is None:
-                told = error.failure.for_admin()
-                log.error("A message without a readable task id is dropped: %s", told, extra=error.failure.fields)
-                delivery.reject()
-            elif self._arrive(error.task_id, delivery):
-                self._refuse(error.task_id, error)
-            return
-        if self._arrive(headers.task_id, delivery):
-            self._submit(headers, delivery.body)
-
-    def _arrive(self, task_id: str, delivery: Delivery) -> bool:
-        """Note a delivery; whether its task is new here."""
-        actions = self._table.happened(task_id, Event.ARRIVED)
-        self._deliveries[task_id] = delivery
-        self._settled.clear()
-        if Action.ACK in actions:
-            self._settle(task_id)
-        return Action.SUBMIT in actions
-
-    def _submit(self, headers: TaskHeaders, body: bytes) -> None:
-        task_id = headers.task_id
-        if self._allowed is not None and headers.function_id not in self._allowed:
-            text = f"Function {headers.function_id} not permitted on endpoint {self._endpoint_id}"
-            self._refuse(task_id, FunctionNotAllowed(text))
-            return
-        task = EngineTask(
-            task_id, headers.function_id, body, headers.resource_specification, tuple(headers.result_serializers)
-        )
-        try:
-            future = self._engine.submit(task)
-        except EndpointError as error:
-            self._refuse(task_id, error)
-            return
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda done: self._from_engine(loop, task_id, done))
-
-    def _refuse(self, task_id: str, error: EndpointError) -> None:
-        log.warning("Task refused: %s", error, extra={"task": task_id, **error.failure.fields})
-        self._table.happened(task_id, Event.REFUSED)
-        self._publish(task_id, self._error_body(task_id, error))
-
-    def _from_engine(self, loop: asyncio.AbstractEventLoop, task_id: str, done: Future[bytes]) -> None:
-        """Runs in a thread of the engine's."""
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._on_result, task_id, done)
-
-    def _on_result(self, task_id: str, done: Future[bytes]) -> None:
-        if done.cancelled():  # only our own shutdown does that; the broker still has the task
-            return
-        error = done.exception()
-        if error is None:
-            body = done.result()
-        elif isinstance(error, EndpointError):
-            log.warning("Task failed: %s", error, extra={"task": task_id, **error.failure.fields})
-            body = self._error_body(task_id, error)
-        else:
-            log.error("Task failed in the engine", exc_info=error, extra={"task": task_id})
-            body = self._error_body(task_id, TaskLost(f"The engine lost the task: {type(error).__name__}: {error}"))
-        self._table.happened(task_id, Event.RESULT)
-        self._publish(task_id, body)
-
-    def _publish(self, task_id: str, body: bytes) -> None:
+    def _publish(self, body: bytes) -> asyncio.Future[None]:
         target = self._credentials.now().result.publish
         assert target is not None
-        confirmed = self._results.publish_to(target, body)
-        confirmed.add_done_callback(lambda done: self._on_published(task_id, body, done))
-
-    def _on_published(self, task_id: str, body: bytes, done: asyncio.Future[None]) -> None:
-        error = None if done.cancelled() else done.exception()
-        if error is None:
-            self._table.happened(task_id, Event.CONFIRMED)
-            self._settle(task_id)
-        elif not self._ending:  # else the link is closed, and the broker has the task still
-            log.error("A result is not published: %s; trying again", error, extra={"task": task_id})
-            self._table.happened(task_id, Event.UNPUBLISHED)
-            asyncio.get_running_loop().call_later(REPUBLISH_S, self._publish, task_id, body)
-
-    def _settle(self, task_id: str) -> None:
-        self._deliveries.pop(task_id).ack()
-        if not self._table:
-            self._settled.set()
-
-    def _error_body(self, task_id: str, error: EndpointError) -> bytes:
-        return encode(error_result(task_id, error.failure, endpoint_id=self._endpoint_id))
+        return self._results.publish_to(target, body)
 
     # -- heartbeats --------------------------------------------------------------------------------------------------
 
@@ -269,12 +184,12 @@ class UserEndpoint:
         # First of all the next one: whatever goes wrong with this one must not be the end of them.
         self._next_beat = asyncio.get_running_loop().call_later(self._period_s, self._beat)
         self._send_heartbeat(active=True)
-        why = self._idle.heartbeat(received=self._table.received, answered=self._table.answered)
+        why = self._idle.heartbeat(received=self._work.received, answered=self._work.answered)
         if why:
             self.stop(Stop(why))
 
     def _send_heartbeat(self, *, active: bool) -> asyncio.Future[None]:
-        state = {**self._engine.status(), **self._facts, "heartbeat_period": self._period_s, "active": active}
+        state = {**self._work.engine_status(), **self._facts, "heartbeat_period": self._period_s, "active": active}
         target = self._credentials.now().heartbeat.publish
         assert target is not None
         return self._heartbeats.publish_to(target, encode(StatusReport(self._endpoint_id, state, {})))
@@ -282,17 +197,17 @@ class UserEndpoint:
     # -- end ---------------------------------------------------------------------------------------------------------
 
     async def _wind_down(self, stop: Stop) -> None:
-        """Take nothing new, let what runs end for a moment, say goodbye; the rest stays in the queue."""
+        """Hand back what has not begun, let what runs end for a while, tell of what did not, say goodbye."""
         await _at_most(GOODBYE_S, self._consumer.cancel())
-        if self._table and stop.error is None:
-            log.info("%d tasks have %.0f s to end", len(self._table), DRAIN_S)
-            await _at_most(DRAIN_S, self._settled.wait())
+        self._work.stop_starting()
+        if self._work.open and stop.error is None:
+            log.info("%d tasks have %.0f s to end", self._work.open, self._grace_s)
+            await _at_most(self._grace_s, self._work.settled())
+        await self._work.end_engine()
         await _at_most(GOODBYE_S, self._results.drain())
         self._send_heartbeat(active=False)
         await _at_most(GOODBYE_S, self._heartbeats.drain())
-        if self._table:
-            log.warning("%d tasks go back to the queue for the next start", len(self._table))
-        self._ending = True
+        self._work.close()
         await asyncio.gather(*(_at_most(GOODBYE_S, link.close()) for link in self._links))
 
 

@@ -15,6 +15,7 @@ from endpoint.worker.failures import CouldNotExecuteUserTaskError, MaxResultSize
 from endpoint.worker.frame import read_task, write_result
 from endpoint.worker.report import error_text
 from endpoint.worker.serializer import dump_result, load_task
+from endpoint.worker.starts import may_begin
 
 RESULT_SIZE_LIMIT = 10 * 1024 * 1024
 
@@ -24,8 +25,12 @@ def run_task(body: bytes, options: dict[str, Any]) -> bytes:
 
     `options`: `task_id` (str), `endpoint_id` (str), `run_dir` (absolute path; None to stay where the process is),
     `sandbox` (bool), `result_size_limit` (characters), `result_serializers` (import paths, the first that works is
-    taken), `allowed_serializers` (import paths, None or empty for all).
+    taken), `allowed_serializers` (import paths, None or empty for all), `starts` (the file where starts are noted).
+
+    No bytes at all where the start can't be noted: the task has not begun.
     """
+    if not may_begin(options["task_id"], options.get("starts")):
+        return b""
     started = _transition("execution-start")
     error: dict[str, str] | None
     try:

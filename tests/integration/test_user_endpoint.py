@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,15 @@ def note_and_nap(path, number):
     with open(path, "a") as notes:
         notes.write(f"{number}\n")
     time.sleep(0.02)
+    return number
+
+
+def note_and_sleep(path, number, seconds):
+    import time
+
+    with open(path, "a") as notes:
+        notes.write(f"{number}\n")
+    time.sleep(seconds)
     return number
 
 
@@ -214,14 +224,95 @@ def test_a_polite_stop_lets_running_tasks_end_and_leaves_waiting_ones_in_the_que
     assert queues.waiting(queues.task) == 0
 
 
-def test_a_task_that_a_stop_interrupts_is_run_by_the_next_start(running, queues):
-    long_id = queues.submit(nap, 8, "late")
-    assert wait_until_taken(queues)
-    running.process.terminate()
-    assert running.process.wait(GONE_S) == ExitStatus.OK
+QUICK = THREADS + "shutdown_grace: 0.5\n"
+RETRYING = (
+    "engine:\n  type: ThreadPoolEngine\n  max_workers: 2\n  max_retries_on_system_failure: 1\n"
+    "heartbeat_period: 5\nshutdown_grace: 0.5\n"
+)
 
-    with UserEndpointProcess(queues, running.directory):
+
+def test_a_task_that_a_stop_interrupts_is_told_of_before_the_end(queues, tmp_path):
+    with UserEndpointProcess(queues, tmp_path, config=QUICK) as endpoint:
+        long_id = queues.submit(nap, 8, "late")
+        assert wait_until_begun(endpoint, 1)
+        endpoint.process.terminate()
+
+        result = queues.result_of(long_id)
+
+        assert result.error_details.code == "TASK_INTERRUPTED"
+        assert re.search(r"started on \S+ at [-0-9]+ [:0-9+]+, the endpoint stopped before it finished", result.data)
+        assert endpoint.process.wait(GONE_S) == ExitStatus.OK
+        assert queues.waiting(queues.task) == 0
+
+
+def test_a_task_that_may_run_again_is_left_to_the_next_start(queues, tmp_path):
+    with UserEndpointProcess(queues, tmp_path, config=RETRYING) as endpoint:
+        long_id = queues.submit(nap, 3, "late")
+        assert wait_until_begun(endpoint, 1)
+        endpoint.process.terminate()
+        assert endpoint.process.wait(GONE_S) == ExitStatus.OK
+        assert queues.waiting(queues.task) == 1
+
+        endpoint.start()
         assert queues.value_of(long_id) == "late"
+        second_id = queues.submit(nap, 8, "never")
+        for times in (1, 2):
+            assert wait_until_begun(endpoint, times, second_id)
+            endpoint.process.kill()
+            endpoint.process.wait(GONE_S)
+            endpoint.start()
+        assert queues.result_of(second_id).error_details.code == "TASK_INTERRUPTED"
+
+
+def test_after_a_kill_what_had_begun_is_told_of_and_what_had_not_runs_once(queues, tmp_path):
+    ran = tmp_path / "ran"
+    with UserEndpointProcess(queues, tmp_path) as endpoint:
+        tasks = [queues.submit(note_and_sleep, str(ran), number, 1) for number in range(6)]
+        assert wait_until(lambda: ran.exists() and len(ran.read_text().split()) == 2)
+        endpoint.process.kill()
+        endpoint.process.wait(GONE_S)
+        killed = time.monotonic()
+        endpoint.start()
+
+        results = [queues.result_of(task_id) for task_id in tasks]
+
+        told = [result for result in results if result.error_details]
+        assert {result.error_details.code for result in told} == {"TASK_INTERRUPTED"}
+        assert len(told) == 2
+        assert sorted(ran.read_text().split()) == list("012345")
+        assert time.monotonic() - killed < 10
+        assert queues.unexpected_results() == []
+
+
+def test_what_has_not_begun_at_a_stop_is_back_with_the_broker_at_once(queues, tmp_path):
+    ran = tmp_path / "ran"
+    with UserEndpointProcess(queues, tmp_path) as endpoint:
+        tasks = [queues.submit(note_and_sleep, str(ran), number, 1) for number in range(8)]
+        assert wait_until_begun(endpoint, 2)
+        endpoint.process.terminate()
+        assert endpoint.process.wait(3) == ExitStatus.OK
+        assert queues.waiting(queues.task) == 6
+
+        endpoint.start()
+        assert sorted(queues.value_of(task_id) for task_id in tasks) == list(range(8))
+    assert sorted(ran.read_text().split()) == list("01234567")
+
+
+def test_a_task_older_than_the_ack_deadline_is_acknowledged_and_answered_also_by_the_next_process(queues, tmp_path):
+    config = RETRYING + "ack_deadline: 1\n"
+    with UserEndpointProcess(queues, tmp_path, config=config) as endpoint:
+        task_id = queues.submit(nap, 3, "kept")
+        spool = tmp_path / "uep" / "spool"
+        assert wait_until(lambda: spool.is_dir() and bool(list(spool.iterdir())))
+        endpoint.process.kill()
+        endpoint.process.wait(GONE_S)
+        assert queues.waiting(queues.task) == 0, "the broker has forgotten it"
+
+        endpoint.start()
+
+        assert queues.value_of(task_id) == "kept"
+        assert wait_until(lambda: not list(spool.iterdir()))
+        assert queues.unexpected_results() == []
 
 
 def under_a_manager(queues, directory) -> tuple[subprocess.Popen[str], psutil.Process]:
@@ -410,6 +501,17 @@ def test_a_start_document_that_is_none_is_a_clear_error(tmp_path):
 
     assert done.returncode == ExitStatus.BAD_CONFIG
     assert "start document" in (tmp_path / "uep" / "endpoint.log").read_text()
+
+
+def wait_until_begun(endpoint: UserEndpointProcess, count: int, task_id: str = "") -> bool:
+    """Whether so many starts (of that task) are noted in time."""
+    journal = endpoint.directory / "uep" / "journal"
+
+    def begun() -> int:
+        lines = [line for path in journal.glob("*.log") for line in path.read_text().splitlines()]
+        return sum(line.startswith(f"S {task_id}") for line in lines)
+
+    return wait_until(lambda: begun() >= count)
 
 
 def wait_until_taken(queues: Queues, timeout: float = 10) -> bool:

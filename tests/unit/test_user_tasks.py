@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpoint.user.tasks import TRANSITIONS, Action, Event, State, TaskTable, UnexpectedEvent
+from endpoint.user.tasks import CLOSED, TRANSITIONS, Action, Event, State, TaskTable, UnexpectedEvent
 
-ARRIVED, REFUSED, RESULT = Event.ARRIVED, Event.REFUSED, Event.RESULT
-CONFIRMED, UNPUBLISHED = Event.CONFIRMED, Event.UNPUBLISHED
+ARRIVED, ROOM, REFUSED, RESULT, LOST = Event.ARRIVED, Event.ROOM, Event.REFUSED, Event.RESULT, Event.LOST
+CONFIRMED, UNPUBLISHED, STOP = Event.CONFIRMED, Event.UNPUBLISHED, Event.STOP
+FOUND = {Event.FOUND_STARTED, Event.FOUND_RESULT, Event.FOUND_ANSWERED}
+ENDS = {Action.ACK, Action.KEEP, Action.REQUEUE}
 
 
 def play(table: TaskTable, task_id: str, *events: Event) -> list[Action]:
@@ -19,7 +21,7 @@ def play(table: TaskTable, task_id: str, *events: Event) -> list[Action]:
 def test_a_task_that_runs_well_is_acknowledged_last():
     table = TaskTable()
 
-    actions = play(table, "t", ARRIVED, RESULT, CONFIRMED)
+    actions = play(table, "t", ARRIVED, ROOM, RESULT, CONFIRMED)
 
     assert actions == [Action.ADOPT, Action.SUBMIT, Action.PUBLISH, Action.ACK]
     assert (table.received, table.answered, len(table)) == (1, 1, 0)
@@ -29,18 +31,18 @@ def test_a_refused_task_is_answered_like_any_other():
     assert play(TaskTable(), "t", ARRIVED, REFUSED, CONFIRMED)[-2:] == [Action.PUBLISH, Action.ACK]
 
 
-@pytest.mark.parametrize("before", [(ARRIVED,), (ARRIVED, RESULT)])
+@pytest.mark.parametrize("before", [(ARRIVED,), (ARRIVED, ROOM), (ARRIVED, ROOM, RESULT)])
 def test_a_redelivered_task_is_adopted_and_not_run_again(before):
     table = TaskTable()
     play(table, "t", *before)
 
-    assert play(table, "t", ARRIVED) == [Action.ADOPT]
+    assert play(table, "t", Event.BROKER_GONE, ARRIVED) == [Action.DISOWN, Action.ADOPT]
     assert table.received == 1
 
 
 def test_a_task_whose_acknowledgement_was_lost_is_acknowledged_again_and_not_run():
     table = TaskTable()
-    play(table, "t", ARRIVED, RESULT, CONFIRMED)
+    play(table, "t", ARRIVED, ROOM, RESULT, CONFIRMED)
 
     assert play(table, "t", ARRIVED) == [Action.ADOPT, Action.ACK]
     assert (table.received, table.answered) == (1, 1)
@@ -49,11 +51,48 @@ def test_a_task_whose_acknowledgement_was_lost_is_acknowledged_again_and_not_run
 def test_a_result_that_the_broker_could_not_keep_is_sent_again():
     table = TaskTable()
 
-    assert play(table, "t", ARRIVED, RESULT, UNPUBLISHED)[-1] is Action.PUBLISH_LATER
+    assert play(table, "t", ARRIVED, ROOM, RESULT, UNPUBLISHED)[-1] is Action.PUBLISH_LATER
     assert play(table, "t", CONFIRMED) == [Action.ACK]
 
 
-@pytest.mark.parametrize("event", [RESULT, REFUSED, CONFIRMED, UNPUBLISHED])
+def test_a_task_that_began_in_an_earlier_process_is_told_of_when_it_comes_again():
+    table = TaskTable()
+
+    assert play(table, "t", Event.FOUND_STARTED, ARRIVED, CONFIRMED) == [Action.ADOPT, Action.TELL, Action.ACK]
+    assert (table.received, table.answered) == (1, 1)
+
+
+def test_an_answer_that_an_earlier_process_left_is_published_before_its_task_comes_again():
+    table = TaskTable()
+
+    assert play(table, "t", Event.FOUND_RESULT, CONFIRMED, ARRIVED)[-2:] == [Action.ADOPT, Action.ACK]
+    assert play(table, "u", Event.FOUND_ANSWERED, ARRIVED) == [Action.ADOPT, Action.ACK]
+
+
+def test_when_the_engine_breaks_what_had_begun_is_told_of_and_the_rest_waits_for_the_next_one():
+    table = TaskTable()
+
+    assert play(table, "t", ARRIVED, ROOM, Event.STARTED, LOST)[-1] is Action.TELL
+    assert play(table, "u", ARRIVED, ROOM, Event.ENGINE_GONE, ROOM).count(Action.SUBMIT) == 2
+
+
+def test_what_has_not_begun_at_the_end_goes_back_to_the_broker_and_is_a_new_task_when_it_comes_again():
+    table = TaskTable()
+
+    assert play(table, "t", ARRIVED, ROOM, Event.NOT_BEGUN, STOP)[-1] is Action.REQUEUE
+    assert table.state("t") is None
+    assert (table.received, len(table)) == (0, 0)
+    assert play(table, "t", ARRIVED) == [Action.ADOPT]
+
+
+def test_a_delivery_that_gets_too_old_ends_on_the_disk_or_with_the_broker():
+    table = TaskTable()
+
+    assert play(table, "t", ARRIVED, Event.DEADLINE)[-1] is Action.REQUEUE
+    assert play(table, "u", ARRIVED, ROOM, Event.DEADLINE)[-1] is Action.KEEP
+
+
+@pytest.mark.parametrize("event", sorted(set(Event) - FOUND - {ARRIVED}))
 def test_an_event_for_an_unknown_task_is_an_error_and_changes_nothing(event):
     table = TaskTable()
 
@@ -67,25 +106,46 @@ def test_an_event_for_an_unknown_task_is_an_error_and_changes_nothing(event):
 def test_only_the_newest_answered_tasks_are_remembered():
     table = TaskTable(answered_kept=2)
     for task_id in ("a", "b", "c"):
-        play(table, task_id, ARRIVED, RESULT, CONFIRMED)
+        play(table, task_id, ARRIVED, ROOM, RESULT, CONFIRMED)
 
     assert [table.state(task_id) for task_id in ("a", "b", "c")] == [None, State.ANSWERED, State.ANSWERED]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(list(Event))), max_size=60))
-def test_no_history_submits_a_task_twice_or_acknowledges_it_before_its_result_is_confirmed(history):
+def test_every_state_can_see_a_delivery_and_every_open_one_the_loss_of_the_broker():
+    for state in set(State) - {State.HANDED_BACK}:
+        assert (state, ARRIVED) in TRANSITIONS
+    for state in set(State) - CLOSED:
+        assert (state, Event.BROKER_GONE) in TRANSITIONS
+        assert (state, Event.DEADLINE) in TRANSITIONS
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(list(Event))), max_size=80))
+def test_no_history_runs_a_task_twice_unasked_or_ends_a_delivery_twice_or_before_its_answer_is_confirmed(history):
     table = TaskTable()
-    submitted: list[str] = []
+    submitted: dict[str, int] = dict.fromkeys("abc", 0)
+    permitted: dict[str, int] = dict.fromkeys("abc", 1)
     confirmed: set[str] = set()
+    here: set[str] = set()  # tasks with a delivery that is not settled
     for task_id, event in history:
         try:
             actions = table.happened(task_id, event)
         except UnexpectedEvent:
             assert (table.state(task_id), event) not in TRANSITIONS
             continue
-        if event is CONFIRMED:
-            confirmed.add(task_id)
-        submitted += [task_id] * actions.count(Action.SUBMIT)
-        assert Action.ACK not in actions or task_id in confirmed
-    assert len(submitted) == len(set(submitted)) == table.received
+        confirmed |= {task_id} if event in (CONFIRMED, Event.FOUND_ANSWERED) else set()
+        permitted[task_id] += event in (Event.ENGINE_GONE, Event.NOT_BEGUN, STOP)
+        submitted[task_id] += actions.count(Action.SUBMIT)
+        for action in actions:
+            if action is Action.ADOPT:
+                here.add(task_id)
+            elif action is Action.DISOWN:
+                here.discard(task_id)
+            elif action in ENDS:
+                assert action is not Action.ACK or task_id in confirmed
+                here.discard(task_id)
+        if event is STOP:  # somebody else may have answered it meanwhile, but not this process
+            assert task_id not in here
+    for task_id in "abc":
+        assert submitted[task_id] <= permitted[task_id]
+        assert table.state(task_id) is not State.ANSWERED or task_id not in here
     assert table.received - table.answered == len(table)
