@@ -6,8 +6,8 @@ import asyncio
 import inspect
 import itertools
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pika.exceptions
@@ -32,14 +32,15 @@ class PublishRefused(EndpointError):
     code = "PUBLISH_REFUSED"
 
 
+OnDone = Callable[[EndpointError | None], None]
+
+
 @dataclass(eq=False)
 class _Outgoing:
+    message_id: str
+    target: PublishTarget
     body: bytes
-    exchange: str
-    routing_key: str
-    properties: BasicProperties
-    mandatory: bool
-    confirmed: asyncio.Future[None]
+    on_done: OnDone
     returned: str = ""
 
 
@@ -56,11 +57,13 @@ class Publisher:
         self._by_message_id: dict[str, _Outgoing] = {}
         self._ids = itertools.count(1)
         self._next_tag = 1
+        self._properties: tuple[PublishTarget | None, BasicProperties] = (None, BasicProperties())
+        self._drained: asyncio.Future[None] | None = None
 
     @property
     def pending(self) -> int:
         """How many messages wait for their confirmation."""
-        return len(self._waiting) + len(self._unconfirmed)
+        return len(self._by_message_id)
 
     def publish(
         self,
@@ -75,32 +78,31 @@ class Publisher:
 
         It fails with PublishRefused when the broker returns or refuses the message.
         """
-        known = {name: value for name, value in (properties or {}).items() if name in _PROPERTIES}
-        amqp_properties = BasicProperties(**{"message_id": str(next(self._ids)), **known})
-        outgoing = _Outgoing(
-            body, exchange, routing_key, amqp_properties, mandatory, asyncio.get_running_loop().create_future()
-        )
-        self._by_message_id[str(amqp_properties.message_id)] = outgoing
+        return self.publish_to(PublishTarget(exchange, routing_key, mandatory, dict(properties or {})), body)
+
+    def publish_to(self, target: PublishTarget, body: bytes, **properties: Any) -> asyncio.Future[None]:
+        """`publish` with what a registration answer says of a queue; `properties` are added to the target's."""
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if properties:
+            target = replace(target, properties={**target.properties, **properties})
+        self.send(target, body, lambda error: _settle(confirmed, error))
+        return confirmed
+
+    def send(self, target: PublishTarget, body: bytes, on_done: OnDone) -> None:
+        """Send `body`. `on_done` is called once: with None when the broker has confirmed it, else with the error."""
+        outgoing = _Outgoing(str(next(self._ids)), target, body, on_done)
+        self._by_message_id[outgoing.message_id] = outgoing
         if self._channel is None:
             self._waiting.append(outgoing)
         else:
             self._send(self._channel, outgoing)
-        return outgoing.confirmed
-
-    def publish_to(self, target: PublishTarget, body: bytes, **properties: Any) -> asyncio.Future[None]:
-        """`publish` with what a registration answer says of a queue; `properties` are added to the target's."""
-        return self.publish(
-            body,
-            exchange=target.exchange,
-            routing_key=target.routing_key,
-            properties={**target.properties, **properties},
-            mandatory=target.mandatory,
-        )
 
     async def drain(self) -> None:
         """Wait until nothing is unconfirmed."""
-        while outgoing := next(iter([*self._unconfirmed.values(), *self._waiting]), None):
-            await asyncio.wait((outgoing.confirmed,))
+        while self._by_message_id:
+            if self._drained is None:
+                self._drained = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._drained,))
 
     async def attach(self, session: Session) -> None:
         """Start publishing on a session that was just opened, the kept messages first and in their order."""
@@ -130,10 +132,11 @@ class Publisher:
 
     def _send(self, channel: Channel, outgoing: _Outgoing) -> None:
         outgoing.returned = ""
+        target = outgoing.target
+        properties = self._properties_for(target)
+        properties.message_id = outgoing.message_id
         try:
-            channel.basic_publish(
-                outgoing.exchange, outgoing.routing_key, outgoing.body, outgoing.properties, outgoing.mandatory
-            )
+            channel.basic_publish(target.exchange, target.routing_key, outgoing.body, properties, target.mandatory)
         except pika.exceptions.AMQPError:  # the channel closed under us: `detach` is on its way
             self._waiting.append(outgoing)
             return
@@ -161,13 +164,27 @@ class Publisher:
     def _tags_of(self, confirmation: Basic.Ack | Basic.Nack) -> list[int]:
         if not confirmation.multiple:
             return [confirmation.delivery_tag] if confirmation.delivery_tag in self._unconfirmed else []
-        return [tag for tag in self._unconfirmed if tag <= confirmation.delivery_tag]
+        return list(itertools.takewhile(lambda tag: tag <= confirmation.delivery_tag, self._unconfirmed))
 
     def _finish(self, outgoing: _Outgoing, error: EndpointError | None) -> None:
-        self._by_message_id.pop(str(outgoing.properties.message_id), None)
-        if outgoing.confirmed.done():
-            return
-        if error is None:
-            outgoing.confirmed.set_result(None)
-        else:
-            outgoing.confirmed.set_exception(error)
+        self._by_message_id.pop(outgoing.message_id, None)
+        outgoing.on_done(error)
+        if not self._by_message_id and self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
+
+    def _properties_for(self, target: PublishTarget) -> BasicProperties:
+        """Made once for all messages to a target: pika writes them out before `basic_publish` returns."""
+        if self._properties[0] is not target:
+            known = {name: value for name, value in target.properties.items() if name in _PROPERTIES}
+            self._properties = (target, BasicProperties(**known))
+        return self._properties[1]
+
+
+def _settle(confirmed: asyncio.Future[None], error: EndpointError | None) -> None:
+    if confirmed.done():
+        return
+    if error is None:
+        confirmed.set_result(None)
+    else:
+        confirmed.set_exception(error)

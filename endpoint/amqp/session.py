@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import pika
 import pika.exceptions
-from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 
+from endpoint.amqp.connection import Connection
 from endpoint.errors import AccessRefused, EndpointError, NetworkFailure, redact
 
 CONNECT_TIMEOUT_S = 15.0
@@ -33,7 +33,7 @@ class Role(Protocol):
 class Session:
     """An open connection: `lost` is done, with the reason, when the connection or one of its channels is gone."""
 
-    def __init__(self, connection: AsyncioConnection, where: str) -> None:
+    def __init__(self, connection: Connection, where: str) -> None:
         self._connection = connection
         self._where = where
         self.lost: asyncio.Future[EndpointError] = asyncio.get_running_loop().create_future()
@@ -83,19 +83,21 @@ async def connect(url: str) -> Session:
     """Connect to `url` (amqp[s]://user:password@host:port/vhost); raises AccessRefused or NetworkFailure."""
     where = redact(url)
     loop = asyncio.get_running_loop()
-    opened: asyncio.Future[AsyncioConnection] = loop.create_future()
+    opened: asyncio.Future[Connection] = loop.create_future()
     try:
         parameters = pika.URLParameters(url)
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise AccessRefused(f"The broker's address {where} can't be read", detail=redact(repr(error))) from error
-    connection = AsyncioConnection(
+    connection = Connection(
         parameters,
         on_open_callback=lambda connection: _settle(opened, connection),
         on_open_error_callback=lambda _connection, error: _fail(opened, error),
         custom_ioloop=loop,
     )
     try:
-        return Session(await asyncio.wait_for(opened, CONNECT_TIMEOUT_S), where)
+        await asyncio.wait_for(opened, CONNECT_TIMEOUT_S)
+        connection.receive_in_large_pieces()
+        return Session(connection, where)
     except asyncio.TimeoutError as error:
         if not (connection.is_closing or connection.is_closed):
             connection.close()

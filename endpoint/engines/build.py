@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from endpoint.engines.base import CommonOptions, Engine
+from endpoint.engines.deferred import defer_parsl
 from endpoint.errors import ConfigError
 
 Builder = Callable[[CommonOptions, dict[str, Any]], Engine]
@@ -24,12 +25,14 @@ def _process_pool(options: CommonOptions, rest: dict[str, Any]) -> Engine:
 
 
 def _globus_compute(options: CommonOptions, rest: dict[str, Any]) -> Engine:
+    defer_parsl()
     from endpoint.engines.htex import GlobusComputeEngine
 
     return GlobusComputeEngine(options, rest)
 
 
 def _globus_mpi(options: CommonOptions, rest: dict[str, Any]) -> Engine:
+    defer_parsl()
     from endpoint.engines.mpi import GlobusMPIEngine
 
     return GlobusMPIEngine(options, rest)

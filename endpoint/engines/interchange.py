@@ -12,12 +12,15 @@ import sys
 import traceback
 from typing import NoReturn
 
+from endpoint.engines.deferred import defer_parsl
+
 PARSLS = "parsl.executors.high_throughput.interchange"
 
 
 def main() -> NoReturn:
     """Run Parsl's module as a script; its failure goes to standard error."""
     status = 0
+    defer_parsl()
     try:
         runpy.run_module(PARSLS, run_name="__main__", alter_sys=True)
     except Exception:  # noqa: BLE001 - whatever it was, it is shown, and the process ends

@@ -10,7 +10,7 @@ from endpoint.errors import ConfigError
 
 INTERCHANGE = "endpoint.engines.interchange"
 PARSL_SCRIPT = "process_worker_pool.py"
-WORKER_POOL = "parsl.executors.high_throughput.process_worker_pool"
+WORKER_POOL = "endpoint.engines.worker_pool"
 OURS = "globus-compute-endpoint"
 RUNNER = "endpoint.engines.python_exec"
 

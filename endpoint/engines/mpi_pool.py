@@ -18,7 +18,7 @@ from parsl.executors.high_throughput import mpi_resource_management
 from parsl.executors.high_throughput.mpi_resource_management import MPINodesUnavailable, MPITaskScheduler
 from parsl.serialize import serialize
 
-from endpoint.engines.launch import WORKER_POOL
+from endpoint.engines.worker_pool import PARSLS
 
 
 class InOrder(MPITaskScheduler):  # type: ignore[misc]
@@ -67,7 +67,7 @@ def _wanted(task_package: dict[str, Any]) -> int:
 def main() -> None:
     """Run Parsl's module as a script, with our scheduler in the place of its own."""
     mpi_resource_management.MPITaskScheduler = InOrder
-    runpy.run_module(WORKER_POOL, run_name="__main__", alter_sys=True)
+    runpy.run_module(PARSLS, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import zmq
-from parsl.executors import HighThroughputExecutor, MPIExecutor
 from parsl.executors.high_throughput.errors import CommandClientBadError, CommandClientTimeoutError
+from parsl.executors.high_throughput.executor import HighThroughputExecutor
+from parsl.executors.high_throughput.mpi_executor import MPIExecutor
 from parsl.jobs.states import JobState, JobStatus
 
 from endpoint.errors import EngineFailure, EngineGone

@@ -10,12 +10,13 @@ import contextlib
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,12 @@ class _Worker:
             self._connection = Connection(ours.detach())
         self.tasks = 0
         self._ready = False
+        self._answers = select.poll()
+        self._answers.register(self._connection, select.POLLIN)
         # The end of the socket may come late: a process that the task forked holds it open, too.
-        self._watched: list[Any] = [self._connection]
         self._exit = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else -1
         if self._exit >= 0:
-            self._watched.append(self._exit)
+            self._answers.register(self._exit, select.POLLIN)
 
     @property
     def ended(self) -> bool:
@@ -168,7 +170,7 @@ class _Worker:
         return self._receive()
 
     def _receive(self) -> bytes:
-        if self._connection not in wait(self._watched):
+        if self._connection.fileno() not in {descriptor for descriptor, _ in self._answers.poll()}:
             raise EOFError
         return self._connection.recv_bytes()
 

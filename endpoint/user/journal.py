@@ -1,37 +1,38 @@
 """What a user endpoint writes down of its tasks, so that the next process knows what this one has done.
 
-Lines in files of the directory `journal`, each written with one call, so that several processes can write; each also
-begins with a newline, in case that a full disk has cut off the one before:
+Lines in files of the directory `journal`:
 
     S ID TIME HOST        the task begins (seconds since 1970); written before a worker calls the function
     R ID LENGTH BODY      its answer, before it is published; no answer has a newline in it
     D ID                  the broker has confirmed the answer; written before the delivery is acknowledged
 
-A process that is killed loses none of them. They are not forced to the disk (`sync` does that): for a machine that
-loses its power the broker still has every task that is not answered.
+The endpoint writes into files that it has mapped into its memory: no system call for a line, and a process that is
+killed loses none, since the kernel has them. Worker processes add their `S` lines to a file beside each of them, each
+with one call, and a newline first, in case that a full disk has cut off the line before.
 
-The files are segments. A new one is begun when one is large, and an old one is removed when all of its tasks are
-answered, the newest of those excepted: their acknowledgements may still be on the way.
+Nothing is forced to the disk (`sync` does that): when a machine loses its power the broker still has every task that
+is not answered. The files are segments. A new one is begun when one is full, with all the space that it will need; an
+old one is removed when all of its tasks are answered, the newest of those excepted: their acknowledgements may still
+be on the way.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from endpoint.engines.marks import GATE, start_line
+from endpoint.user.segment import Segment
 
 log = logging.getLogger(__name__)
 
-SEGMENT_BYTES = 32 * 1024 * 1024
+SEGMENT_BYTES = 4 * 1024 * 1024
 SEGMENTS_KEPT = 1  # complete ones, beside the one that is written
 REMEMBERED = 10_000  # answered tasks, from one process to the next
 
@@ -57,25 +58,31 @@ class Journal:
     """The journal of one endpoint's directory. `started` may be called from any thread, the rest from one only.
 
     found: what the last process has left, the oldest first; the caller may empty it.
+    full_since: since when (seconds since 1970) the disk has no space; None when it has.
     """
 
     def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         """Read what is there, and begin a new segment. Raises OSError."""
         self._directory = directory
-        self._limit = segment_bytes
+        self._size = segment_bytes
         self._host = socket.gethostname()
         self._lock = threading.Lock()
         self._closing = False
         self._marks: dict[str, int] = {}
-        self._segment_of: dict[str, _Segment] = {}
+        self._segment_of: dict[str, Segment] = {}
         self.full_since: float | None = None
         directory.mkdir(mode=0o700, exist_ok=True)
-        old = sorted(directory.glob("*.log"))
+        old = sorted(directory.glob("*.*"))
         self.found = _read(old)
-        self._number = int(old[-1].stem) if old else 0
-        self._kept: list[_Segment] = []
-        self._current = self._new_segment()
-        self._carry_over()
+        self._number = max((int(path.stem) for path in old), default=0)
+        self._kept: list[Segment] = []
+        carried = self._carried()
+        self._current = self._new_segment(sum(map(len, carried)))
+        for line in carried:
+            self._current.add(line)
+        for task_id in (one for one, found in self.found.items() if not found.done):
+            self.submitted(task_id)
+        self._current.sync()
         for path in old:
             path.unlink()
         (directory / GATE).touch(mode=0o600)
@@ -83,51 +90,48 @@ class Journal:
     @property
     def path(self) -> str:
         """The file that a worker adds its marks to, for tasks that are submitted now."""
-        return str(self._current.path)
+        return str(self._current.marks)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def submitted(self, task_id: str) -> None:
         """A task goes to the engine: the present segment stays until it is answered."""
-        self._belongs(task_id)
+        if task_id not in self._segment_of:
+            segment = self._segment_of[task_id] = self._current
+            segment.open += 1
 
     def started(self, task_id: str) -> bool:
         """Whether a task may begin; if so that is written. False while the disk is full, and behind the closed gate."""
-        if self._closing or not self._write(self._start_line(task_id)):
+        if self._closing or not self._write(start_line(task_id, time.time(), self._host)):
             return False
         self._marks[task_id] = self._marks.get(task_id, 0) + 1
         return True
 
-    def has_space(self) -> bool:
-        """Whether a mark can be written (again)."""
-        return self.full_since is None or self._write()
-
     def answered(self, task_id: str, body: bytes) -> None:
         """A task has an answer, which is to be published. A full disk is no hindrance: the answer is in memory."""
-        self._belongs(task_id)
+        self.submitted(task_id)
         if b"\n" not in body:
             self._write(f"R {task_id} {len(body)} ".encode(), body, b"\n")
 
     def done(self, task_id: str) -> None:
         """The broker has confirmed a task's answer."""
-        self._write(f"D {task_id}\n".encode())
+        self._write(b"D %s\n" % task_id.encode())
+        self.handed_back(task_id)
+
+    def handed_back(self, task_id: str) -> None:
+        """Nobody will ask for the task here again."""
         self._marks.pop(task_id, None)
         segment = self._segment_of.pop(task_id, None)
         if segment is not None:
             segment.open -= 1
-            if segment.open == 0:
-                self._tidy()
 
-    def handed_back(self, task_id: str) -> None:
-        """A task that has not begun is with the broker again."""
-        segment = self._segment_of.pop(task_id, None)
-        if segment is not None:
-            segment.open -= 1
+    def has_space(self) -> bool:
+        """Whether a mark can be written (again)."""
+        return self.full_since is None or self._begin_segment(0)
 
     def sync(self) -> None:
         """Force what is written to the disk."""
-        with contextlib.suppress(OSError):
-            os.fdatasync(self._current.descriptor)
+        self._current.sync()
 
     def close_gate(self) -> None:
         """From now on nothing begins."""
@@ -137,133 +141,81 @@ class Journal:
 
     def close(self) -> None:
         """Close the files; what they say stays."""
-        self._closing = True
-        for segment in [*self._kept, self._current]:
-            segment.close()
+        with self._lock:
+            self._closing = True
+            for segment in [*self._kept, self._current]:
+                segment.close()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def starts(self, task_id: str) -> int:
-        """How often a task has begun, as far as this process was told; see `refresh`."""
-        return self._marks.get(task_id, 0)
-
     def refresh(self) -> dict[str, list[Mark]]:
-        """Read the marks that workers have written; all starts of the tasks that are not answered."""
-        found = _read([segment.path for segment in [*self._kept, self._current]])
+        """All starts of the tasks that are not answered, those that workers have written too."""
+        found = _read(sorted(self._directory.glob("*.*")))
         starts = {task_id: one.starts for task_id, one in found.items() if one.starts and not one.done}
         self._marks = {task_id: len(marks) for task_id, marks in starts.items()}
         return starts
 
     # -- segments ----------------------------------------------------------------------------------------------------
 
-    def _start_line(self, task_id: str, mark: Mark | None = None) -> bytes:
-        mark = mark or Mark(time.time(), self._host)
-        return start_line(task_id, mark.time, mark.host)
-
-    def _belongs(self, task_id: str) -> None:
-        if task_id not in self._segment_of:
-            if self._current.size > self._limit:
-                self._rotate()
-            self._segment_of[task_id] = self._current
-            self._current.open += 1
-
     def _write(self, *parts: bytes) -> bool:
-        """Add a line to the present segment; False, and nothing written that counts, where that can't be done."""
+        """Add a line to the present segment, or to a new one; False when the disk has no space for that."""
         with self._lock:
-            segment = self._current
-            length = 1 + sum(map(len, parts))
+            if self._current.add(*parts):
+                return True
+            if self._current.closed:
+                return False
+        return self._begin_segment(sum(map(len, parts))) and self._write(*parts)
+
+    def _begin_segment(self, needed: int) -> bool:
+        with self._lock:
             try:
-                written = os.writev(segment.descriptor, (b"\n", *parts))
+                segment = self._new_segment(needed)
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-                    raise
-                written = 0
-            segment.size += written
-            self._note_space(enough=written == length)
-            return written == length
-
-    def _note_space(self, *, enough: bool) -> None:
-        if not enough and self.full_since is None:
-            self.full_since = time.time()
-            log.error(
-                "There is no space for %s: tasks wait until there is some again. Results are sent as before", self.path
-            )
-        elif enough and self.full_since is not None:
-            log.warning("There is space for %s again", self.path)
-            self.full_since = None
-
-    def _rotate(self) -> None:
-        try:
-            segment = self._new_segment()
-        except OSError as error:  # a full disk has no place for a directory entry, perhaps; the old file goes on
-            log.warning("The journal can't begin a new file: %s", error.strerror)
-            return
-        with self._lock:
+                if self.full_since is None:
+                    self.full_since = time.time()
+                    log.error("The journal in %s can't be written: %s. Tasks wait until it can", self._directory, error)
+                return False
+            if self.full_since is not None:
+                log.warning("The journal in %s can be written again", self._directory)
+                self.full_since = None
             self._kept.append(self._current)
             self._current = segment
-        self._tidy()
+            for old in [one for one in self._kept[:-SEGMENTS_KEPT] if one.open == 0]:
+                self._kept.remove(old)
+                old.remove()
+            return True
 
-    def _tidy(self) -> None:
-        for segment in [one for one in self._kept[:-SEGMENTS_KEPT] if one.open == 0]:
-            self._kept.remove(segment)
-            segment.close()
-            with contextlib.suppress(OSError):
-                segment.path.unlink()
-
-    def _new_segment(self) -> _Segment:
+    def _new_segment(self, needed: int) -> Segment:
         self._number += 1
-        return _Segment(self._directory / f"{self._number:08}.log")
+        return Segment(self._directory / f"{self._number:08}.log", max(self._size, needed))
 
-    def _carry_over(self) -> None:
-        """Write what still counts of the old segments into the new one, and make it last."""
+    def _carried(self) -> list[bytes]:
+        """The lines that still count, for the new segment."""
         answered = [task_id for task_id, one in self.found.items() if one.done]
         for task_id in answered[:-REMEMBERED]:
             del self.found[task_id]
+        lines: list[bytes] = []
         for task_id, one in self.found.items():
             if one.done:
-                self._write(f"D {task_id}\n".encode())
+                lines.append(f"D {task_id}\n".encode())
                 continue
-            self._belongs(task_id)
-            for mark in one.starts:
-                self._write(self._start_line(task_id, mark))
+            lines += [start_line(task_id, mark.time, mark.host) for mark in one.starts]
             if one.answer is not None:
-                self._write(f"R {task_id} {len(one.answer)} ".encode(), one.answer, b"\n")
-        if self.full_since is not None:  # the old files say it all, and stay
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
-        self.sync()
-
-
-class _Segment:
-    """One file. `open`: how many tasks need it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self.open = 0
-        self.size = 0
-
-    def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+                lines.append(f"R {task_id} {len(one.answer)} ".encode() + one.answer + b"\n")
+        return lines
 
 
 def _read(paths: list[Path]) -> dict[str, Found]:
     """What is written in segments, in the order of their lines; a line that is cut off says nothing."""
     found: dict[str, Found] = {}
     for path in paths:
-        for line in _lines(path):
-            kind, _, rest = line.partition(b" ")
-            reader = _READERS.get(kind)
-            if reader is not None and line.endswith(b"\n"):
-                with contextlib.suppress(ValueError):
-                    reader(found, rest[:-1])
+        with contextlib.suppress(FileNotFoundError):
+            for line in path.read_bytes().partition(b"\0")[0].split(b"\n")[:-1]:
+                kind, _, rest = line.partition(b" ")
+                if reader := _READERS.get(kind):
+                    with contextlib.suppress(ValueError):
+                        reader(found, rest)
     return found
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        yield from file
 
 
 def _read_start(found: dict[str, Found], rest: bytes) -> None:

@@ -8,6 +8,7 @@ decided by the table in `tasks.py`.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable, Collection, Mapping
@@ -99,6 +100,7 @@ class UserEndpoint:
             self._connect()
             self._work.recover()
             await self._begin()
+            gc.freeze()  # what is here now stays: it need not be looked through for garbage again and again
             watches = [asyncio.create_task(self._watch(link)) for link in self._links]
             log.info("Waiting for tasks", extra={"user_endpoint": self._endpoint_id})
             self._next_beat: asyncio.Handle = loop.call_soon(self._beat)
@@ -173,10 +175,10 @@ class UserEndpoint:
             self._work.hurry()  # the second one says: now
         self.stop(Stop(f"{signal.Signals(number).name} received"))
 
-    def _publish(self, body: bytes) -> asyncio.Future[None]:
+    def _publish(self, body: bytes, on_done: Callable[[EndpointError | None], None]) -> None:
         target = self._credentials.now().result.publish
         assert target is not None
-        return self._results.publish_to(target, body)
+        self._results.send(target, body, on_done)
 
     # -- heartbeats --------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from endpoint.errors import (
 )
 from endpoint.user.condition import Condition
 from endpoint.user.deliveries import Deliveries, Settled
+from endpoint.user.engine_room import EngineRoom
 from endpoint.user.journal import Journal, Mark
 from endpoint.user.spool import Spool
 from endpoint.user.tasks import Action, Event, State, TaskTable
@@ -41,16 +42,15 @@ log = logging.getLogger(__name__)
 REPUBLISH_S = 2.0  # how long an answer waits that the broker could not keep
 AGAIN_S = 1.0  # how long a task waits that the engine gave back, or for which the disk has no space
 MOST_HERE = 100_000  # tasks that are here at once; more wait with the broker
-ENGINE_RESTARTS, RESTARTS_WITHIN_S = 3, 600.0  # an engine that breaks more often won't be mended by another start
 
-Publish = Callable[[bytes], "asyncio.Future[None]"]
+Publish = Callable[[bytes, Callable[[EndpointError | None], None]], None]
 
 
 class Work:
     """The tasks, the engine and the files that remember them.
 
     make_engine: builds the engine, also when it has to be replaced.
-    publish: sends an answer; its future is done when the broker has confirmed it, or fails with an EndpointError.
+    publish: sends an answer, and calls back when the broker has confirmed it, or with why that will not be.
     on_broken: told when the engine can't go on.
     """
 
@@ -67,23 +67,18 @@ class Work:
         condition: Condition,
     ) -> None:
         """Raises ConfigError, also for a directory that can't be used."""
-        self._make_engine = make_engine
         self._endpoint_id = endpoint_id
-        self._run_dir = run_dir
         self._allowed = None if allowed_functions is None else {function.lower() for function in allowed_functions}
         self._publish_answer = publish
-        self._on_broken = on_broken
         self._condition = condition
         self._loop = asyncio.get_running_loop()
-        self._engine = make_engine()
-        self._ready = False
         self._stopping = False
         self._ended = False
-        self._restarts: deque[float] = deque(maxlen=ENGINE_RESTARTS)
-        self._mending: asyncio.Task[None] | None = None
         self._table = TaskTable()
         self._inputs: dict[str, tuple[TaskHeaders, bytes]] = {}  # of the tasks that have no answer yet
         self._marks: dict[str, Mark] = {}  # of the tasks that are to be told of
+        self._finished: deque[tuple[str, Future[bytes]]] = deque()  # by the engine, and not yet seen by the loop
+        self._woken = False
         self._retry: asyncio.TimerHandle | None = None
         self._settled = asyncio.Event()
         try:
@@ -96,13 +91,23 @@ class Work:
                 stage=Stage.EXEC,
             ) from error
         self._deliveries = Deliveries(self._spool, ack_deadline_s, self._overdue)
+        self._room = EngineRoom(
+            make_engine,
+            endpoint_id=endpoint_id,
+            run_dir=run_dir,
+            starts=self._journal,
+            condition=condition,
+            on_ready=self._offer_held,
+            on_gone=self._see_to_interrupted,
+            on_broken=on_broken,
+        )
 
     # -- what the service shows and asks -------------------------------------------------------------------------------
 
     @property
     def capacity(self) -> int:
         """How many tasks the engine can run at once."""
-        return self._engine.capacity
+        return self._room.capacity
 
     @property
     def received(self) -> int:
@@ -122,20 +127,19 @@ class Work:
     def engine_status(self) -> dict[str, Any]:
         """The engine's part of a heartbeat."""
         self._condition.tasks(self._table.counts(), disk_full=self._journal.full_since is not None)
-        return self._engine.status()
+        return self._room.status()
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 
     def recover(self) -> None:
         """Take up what the last process has left."""
-        retries = self._engine.options.max_retries_on_system_failure
         for task_id, found in self._journal.found.items():
             if found.done:
                 self._table.happened(task_id, Event.FOUND_ANSWERED)
             elif found.answer is not None:
                 self._table.happened(task_id, Event.FOUND_RESULT)
                 self._publish(task_id, found.answer)
-            elif len(found.starts) > retries:
+            elif len(found.starts) > self._room.retries:
                 self._marks[task_id] = found.starts[-1]
                 self._table.happened(task_id, Event.FOUND_STARTED)
         self._journal.found.clear()
@@ -144,20 +148,7 @@ class Work:
 
     async def start_engine(self) -> None:
         """Make the engine ready, and give it what waits. Raises EngineFailure, ConfigError."""
-
-        def on_failure(error: EndpointError) -> None:
-            self._loop.call_soon_threadsafe(self._engine_failed, error)
-
-        await asyncio.to_thread(
-            self._engine.start,
-            endpoint_id=self._endpoint_id,
-            run_dir=self._run_dir,
-            on_failure=on_failure,
-            starts=self._journal,
-        )
-        self._ready = True
-        self._condition.engine("running")
-        self._offer_held()
+        await self._room.start()
 
     # -- deliveries ----------------------------------------------------------------------------------------------------
 
@@ -207,9 +198,9 @@ class Work:
         """Give a task to the engine, if that can be; else it stays held."""
         if self._stopping:
             self._hand_back(task_id)
-        elif self._ready and self._journal.full_since is None and len(self._table) <= MOST_HERE:
+        elif self._room.ready and self._journal.full_since is None and len(self._table) <= MOST_HERE:
             self._do(task_id, Event.ROOM)
-        elif self._ready:
+        elif self._room.ready:
             self._offer_later()
 
     def _offer_later(self) -> None:
@@ -231,16 +222,23 @@ class Work:
             task_id, headers.function_id, body, headers.resource_specification, tuple(headers.result_serializers)
         )
         try:
-            future = self._engine.submit(task)
+            future = self._room.submit(task)
         except EndpointError as error:
             self._refuse(task_id, error)
             return
         future.add_done_callback(lambda done: self._from_engine(task_id, done))
 
     def _from_engine(self, task_id: str, done: Future[bytes]) -> None:
-        """Runs in a thread of the engine's."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._on_result, task_id, done)
+        """Runs in a thread of the engine's. The loop is woken once for all that has finished by the time it looks."""
+        self._finished.append((task_id, done))
+        if not self._woken and not self._loop.is_closed():
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._take_finished)
+
+    def _take_finished(self) -> None:
+        self._woken = False  # first: what is added from here on wakes the loop again
+        while self._finished:
+            self._on_result(*self._finished.popleft())
 
     def _on_result(self, task_id: str, done: Future[bytes]) -> None:
         if done.cancelled() or self._ended:  # our own shutdown does that; what becomes of the task is decided there
@@ -264,34 +262,12 @@ class Work:
             lost = TaskLost(f"The engine lost the task: {type(error).__name__}: {error}")
             self._answer(task_id, Event.RESULT, self._error_body(task_id, lost))
 
-    def _engine_failed(self, error: EndpointError) -> None:
-        now = self._loop.time()
-        often = len(self._restarts) == ENGINE_RESTARTS and now - self._restarts[0] < RESTARTS_WITHIN_S
-        if not isinstance(error, EngineGone) or often or self._stopping:
-            self._on_broken(error)
-            return
-        self._restarts.append(now)
-        self._mending = asyncio.create_task(self._replace_engine(error))
-
-    async def _replace_engine(self, error: EndpointError) -> None:
-        log.error("The engine is started again: %s", error)
-        self._ready = False
-        self._condition.engine("restarting", error)
-        try:
-            await asyncio.to_thread(self._engine.shutdown)
-            self._see_to_interrupted()
-            self._engine = self._make_engine()
-            await self.start_engine()
-        except EndpointError as failure:
-            self._on_broken(failure)
-
     def _see_to_interrupted(self) -> None:
         """The engine is gone, and all that it ran: tasks that may begin (again) wait, the others are told of."""
         starts = self._journal.refresh()
-        retries = self._engine.options.max_retries_on_system_failure
         for task_id in self._table.within(State.SUBMITTED):
             marks = starts.get(task_id, [])
-            if len(marks) > retries:
+            if len(marks) > self._room.retries:
                 self._lose(task_id, marks[-1])
             else:
                 self._do(task_id, Event.ENGINE_GONE)
@@ -326,10 +302,9 @@ class Work:
 
     def _publish(self, task_id: str, body: bytes) -> None:
         self._inputs.pop(task_id, None)
-        self._publish_answer(body).add_done_callback(lambda done: self._on_published(task_id, body, done))
+        self._publish_answer(body, lambda error: self._on_published(task_id, body, error))
 
-    def _on_published(self, task_id: str, body: bytes, done: asyncio.Future[None]) -> None:
-        error = None if done.cancelled() else done.exception()
+    def _on_published(self, task_id: str, body: bytes, error: EndpointError | None) -> None:
         if error is None:
             self._journal.done(task_id)
             self._do(task_id, Event.CONFIRMED)
@@ -378,8 +353,7 @@ class Work:
         self._journal.close_gate()
         for task_id in self._table.within(State.HELD):
             self._hand_back(task_id)
-        if self._ready:
-            self._engine.stop_starting()
+        self._room.stop_starting()
 
     async def settled(self) -> None:
         """Wait until every task that is here is answered."""
@@ -393,11 +367,8 @@ class Work:
 
     async def end_engine(self) -> None:
         """End the engine; tasks that it had are told of, handed back, or left for the next process to run again."""
-        if self._mending is not None and not self._mending.done():
-            await asyncio.wait((self._mending,))
-        self._ready = False
-        await asyncio.to_thread(self._engine.shutdown)
-        await asyncio.sleep(0)  # answers that came at the last moment
+        await self._room.end()
+        self._take_finished()  # at the last moment
         self._see_to_interrupted()
         for task_id in self._table.within(State.HELD):
             self._hand_back(task_id)

@@ -23,19 +23,25 @@ def enter(task_id: str, run_dir: str | None, *, sandbox: bool) -> None:
     os.environ.pop("GC_TASK_SANDBOX_DIR", None)
     if run_dir is None:
         return
-    directory = Path(run_dir)
-    if not directory.is_absolute():
-        raise CouldNotExecuteUserTaskError(f"The endpoint's task directory is not an absolute path: {run_dir}")
     try:
-        directory = directory.resolve()
-        if sandbox:
-            directory /= task_id
-        directory.mkdir(parents=True, exist_ok=True)
-        os.chdir(directory)
+        directory = f"{_resolved(run_dir)}/{task_id}" if sandbox else _resolved(run_dir)
+        try:
+            os.chdir(directory)
+        except FileNotFoundError:
+            Path(directory).mkdir(parents=True, exist_ok=True)
+            os.chdir(directory)
     except (OSError, RuntimeError) as error:
         raise CouldNotExecuteUserTaskError(f"The endpoint's task directory can't be used: {error}") from None
     if sandbox:
-        os.environ["GC_TASK_SANDBOX_DIR"] = str(directory)
+        os.environ["GC_TASK_SANDBOX_DIR"] = directory
+
+
+@functools.cache
+def _resolved(run_dir: str) -> str:
+    """The directory's real path: an endpoint has one, and looking it up costs more than a small task."""
+    if not Path(run_dir).is_absolute():
+        raise CouldNotExecuteUserTaskError(f"The endpoint's task directory is not an absolute path: {run_dir}")
+    return str(Path(run_dir).resolve())
 
 
 def details(endpoint_id: str | None) -> dict[str, str | None]:

@@ -8,6 +8,7 @@ from typing import Any
 from endpoint.worker.failures import CouldNotExecuteUserTaskError
 
 VERSION = b"\x01"
+_written = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def read_task(body: bytes, task_id: str) -> str:
@@ -52,4 +53,4 @@ def write_result(
             "task_statuses": statuses,
         },
     }
-    return VERSION + json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    return VERSION + _written(message).encode()

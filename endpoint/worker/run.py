@@ -5,6 +5,7 @@ This is all that a worker process needs of us: the standard library, and dill wh
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -50,7 +51,7 @@ def run_task(body: bytes, options: dict[str, Any]) -> bytes:
 def _value_of(body: bytes, options: dict[str, Any]) -> str:
     enter(options["task_id"], options.get("run_dir"), sandbox=bool(options.get("sandbox")))
     try:
-        allowed = Allowed(options.get("allowed_serializers"))
+        allowed = _allowed(tuple(options.get("allowed_serializers") or ()))
     except ValueError as wrong:
         raise CouldNotExecuteUserTaskError(f"The endpoint's configuration is wrong: {wrong}") from None
     function, args, kwargs = load_task(read_task(body, options["task_id"]), allowed)
@@ -63,6 +64,9 @@ def _value_of(body: bytes, options: dict[str, Any]) -> str:
             f"Return less, or write it to a file and return its name"
         )
     return data
+
+
+_allowed = functools.lru_cache(maxsize=8)(Allowed)
 
 
 def _call(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:

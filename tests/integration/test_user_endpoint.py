@@ -371,7 +371,7 @@ def test_a_user_endpoint_whose_pid_file_is_removed_stops(running, queues):
 def test_a_user_endpoint_waits_for_the_one_of_a_manager_that_was_killed(queues, tmp_path):
     manager, child = under_a_manager(queues, tmp_path)
     assert queues.next_heartbeat()["active"]
-    long_id = queues.submit(nap, 2, "slow")
+    long_id = queues.submit(nap, 4, "slow")
     assert wait_until_taken(queues)
     manager.kill()
     manager.wait()

@@ -18,8 +18,8 @@ BODY = b'\x01{"message_type":"result"}'
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)], check=True)
+    """A file system of half a megabyte."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(tmp_path)], check=True)
     yield tmp_path
     subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -117,9 +117,9 @@ def test_a_worker_begins_nothing_when_its_endpoint_ends_or_has_a_successor(tmp_p
 
 
 def test_on_a_full_disk_nothing_begins_and_with_space_again_it_does(small_disk):
-    journal = Journal(small_disk / "j")
+    journal = Journal(small_disk / "j", segment_bytes=4096)
     filler = fill(small_disk)
-    while journal.started("filling"):  # what is left of the last page
+    while journal.started("filling"):  # the present segment has its space
         pass
 
     assert not journal.started("t")
@@ -133,7 +133,7 @@ def test_on_a_full_disk_nothing_begins_and_with_space_again_it_does(small_disk):
     assert journal.full_since is None
     assert journal.started("t")
     journal.close()
-    again = Journal(small_disk / "j")
+    again = Journal(small_disk / "j", segment_bytes=4096)
     assert len(again.found["t"].starts) == 1
     again.close()
 
