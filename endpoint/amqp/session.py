@@ -19,6 +19,7 @@ from endpoint.amqp.connection import Connection
 from endpoint.errors import AccessRefused, EndpointError, NetworkFailure, redact
 
 CONNECT_TIMEOUT_S = 15.0
+PRECONDITION_FAILED = 406
 _REFUSALS = (403, 404, 405, 530)  # AMQP reply codes that say "not you" or "no such thing"
 _REFUSAL_IN_TEXT = re.compile(r"\((403|404|405|530)\b")
 _PROBABLE = (pika.exceptions.ProbableAuthenticationError, pika.exceptions.ProbableAccessDeniedError)
@@ -123,6 +124,13 @@ def translate(error: BaseException, where: str) -> EndpointError:
     if code in _REFUSALS:
         text = redact(str(getattr(root, "reply_text", "")))
         return AccessRefused(f"The broker at {where} refuses what we ask: {text}", detail=detail, code=f"AMQP_{code}")
+    if code == PRECONDITION_FAILED and "timed out" in str(getattr(root, "reply_text", "")):
+        return NetworkFailure(
+            f"The broker at {where} closed the channel, as a task was not acknowledged in time",
+            hint="The endpoint's ack_deadline has to be shorter than the broker's consumer_timeout",
+            detail=detail,
+            code="CONSUMER_TIMEOUT",
+        )
     if isinstance(root, ssl.SSLError):
         return NetworkFailure(f"No secure connection to the broker at {where}: {root}", detail=detail, code="TLS")
     if isinstance(root, socket.gaierror):

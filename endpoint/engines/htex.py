@@ -32,6 +32,7 @@ from endpoint.engines.launch import (
 )
 from endpoint.engines.ledger import Ledger
 from endpoint.engines.lifeline import Lifeline, wait_until_ended
+from endpoint.engines.semaphores import remove_semaphores
 from endpoint.errors import EndpointError, EngineFailure, NotBegun, TaskLost, TaskRefused
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class GlobusComputeEngine(Engine):
         self._executor.provider.script_dir = str(scripts)
         self._executor.interchange_launch_cmd = interchange_command(self._lifeline)
         self._executor.launch_cmd = self._pool_command(run_dir, self._lifeline)
+        self._remove_semaphores()  # of a process that was killed
         log.debug("The worker pools' command: %s", self._executor.launch_cmd)
         try:
             self._executor.start()
@@ -127,6 +129,11 @@ class GlobusComputeEngine(Engine):
             self._lifeline.cut()
         for pid in wait_until_ended([process.pid for process in processes], STOP_PATIENCE):
             log.error("Process %s of the engine doesn't end", pid)
+        self._remove_semaphores()
+
+    def _remove_semaphores(self) -> None:
+        if self._htex.local and self._executor.worker_logdir_root is None:  # else the name may not be ours alone
+            remove_semaphores(self._executor.worker_logdir)
 
     def _resources(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The resource specification as the executor wants it. Raises TaskRefused."""

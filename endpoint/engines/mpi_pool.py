@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import runpy
+import sys
 import threading
 from collections import deque
 from typing import Any
@@ -18,7 +19,7 @@ from parsl.executors.high_throughput import mpi_resource_management
 from parsl.executors.high_throughput.mpi_resource_management import MPINodesUnavailable, MPITaskScheduler
 from parsl.serialize import serialize
 
-from endpoint.engines.worker_pool import PARSLS
+from endpoint.engines.worker_pool import PARSLS, prepare
 
 
 class InOrder(MPITaskScheduler):  # type: ignore[misc]
@@ -66,6 +67,7 @@ def _wanted(task_package: dict[str, Any]) -> int:
 
 def main() -> None:
     """Run Parsl's module as a script, with our scheduler in the place of its own."""
+    prepare(sys.argv)
     mpi_resource_management.MPITaskScheduler = InOrder
     runpy.run_module(PARSLS, run_name="__main__", alter_sys=True)
 

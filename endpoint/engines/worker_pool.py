@@ -7,13 +7,26 @@ that Python's multiprocessing starts from the same program.
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 from endpoint.engines.deferred import defer_parsl
+from endpoint.engines.semaphores import name_semaphores
+from endpoint.engines.steady import keep_time_steady
 
 PARSLS = "parsl.executors.high_throughput.process_worker_pool"
 
+
+def prepare(arguments: list[str]) -> None:
+    """What a pool's own process does before Parsl's module runs in it."""
+    keep_time_steady()
+    places = [word.partition("=")[2] for word in arguments if word.startswith("--logdir=")]
+    name_semaphores(places[0] if places else "")
+
+
 if __name__ in ("__main__", "__mp_main__"):
     defer_parsl()
+    if __name__ == "__main__":
+        prepare(sys.argv)
     spec = importlib.util.find_spec(PARSLS)
     assert spec is not None
     exec(spec.loader.get_code(PARSLS), globals())  # type: ignore[union-attr]  # noqa: S102 - as `python -m` does

@@ -32,7 +32,8 @@ from endpoint.user.segment import Segment
 
 log = logging.getLogger(__name__)
 
-SEGMENT_BYTES = 4 * 1024 * 1024
+SEGMENT_BYTES = 1024 * 1024
+SMALL_SEGMENT_BYTES = 64 * 1024  # where a disk is nearly full
 SEGMENTS_KEPT = 1  # complete ones, beside the one that is written
 REMEMBERED = 10_000  # answered tasks, from one process to the next
 
@@ -187,7 +188,11 @@ class Journal:
 
     def _new_segment(self, needed: int) -> Segment:
         self._number += 1
-        return Segment(self._directory / f"{self._number:08}.log", max(self._size, needed))
+        path = self._directory / f"{self._number:08}.log"
+        try:
+            return Segment(path, max(self._size, needed))
+        except OSError:
+            return Segment(path, max(min(self._size, SMALL_SEGMENT_BYTES), needed))
 
     def _carried(self) -> list[bytes]:
         """The lines that still count, for the new segment."""

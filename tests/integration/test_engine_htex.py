@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import queue
 import socket
@@ -200,7 +201,32 @@ def test_everything_dies_with_an_endpoint_that_is_killed(tmp_path):
     assert len(processes) >= 5
     assert psutil.wait_procs(processes, 5)[1] == []
 
+    # Nobody is left who could remove the workers' semaphores: the next start does.
+    engine = build_engine(engine_block(**block))
+    place = f"{tmp_path}/{engine._executor.label}"
+    assert semaphores(place)
+    engine.start(endpoint_id=str(uuid.uuid4()), run_dir=tmp_path, on_failure=lambda error: None)
+    engine.shutdown()
+    assert not semaphores(place)
+
 
 def wait_for(path: Path) -> None:
     """Wait, with a child, until `path` is there."""
     subprocess.run(["sh", "-c", 'while ! test -e "$0"; do sleep 0.02; done', str(path)], timeout=40, check=True)
+
+
+def semaphores(place: str) -> list[Path]:
+    prefix = f"sem.gce{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+    return [path for path in Path("/dev/shm").iterdir() if path.name.startswith(prefix)]
+
+
+USE_PARSL = (
+    "def use_parsl():\n    import parsl\n"
+    "    return [parsl.python_app.__name__, parsl.executors.HighThroughputExecutor.__name__]\n"
+)
+
+
+def test_a_task_may_use_parsl_of_which_the_pool_has_loaded_only_a_part(shared):
+    future = shared.engine.submit(source_task("use_parsl", USE_PARSL))
+
+    assert value_of(future.result(FIRST_RESULT)) == ["python_app", "HighThroughputExecutor"]
