@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from pika.adapters.asyncio_connection import AsyncioConnection
 
+LARGE = 32 * 1024  # bytes
 RECEIVED_AT_ONCE = 64 * 1024  # bytes; pika reads 4 KiB at a time, which makes a large task hundreds of calls
 
 
@@ -35,4 +37,20 @@ class Connection(AsyncioConnection):  # type: ignore[misc]
     def _send_all(self) -> None:
         unsent, self._unsent = self._unsent, []
         if self._transport is not None:
-            super()._adapter_emit_data(unsent[0] if len(unsent) == 1 else b"".join(unsent))
+            for piece in _pieces(unsent):
+                super()._adapter_emit_data(piece)
+
+
+def _pieces(unsent: list[bytes]) -> Iterator[bytes]:
+    """Small ones joined, large ones as they are: what a full socket leaves of a piece is copied for each try."""
+    small: list[bytes] = []
+    for data in unsent:
+        if len(data) < LARGE:
+            small.append(data)
+            continue
+        if small:
+            yield b"".join(small)
+            small = []
+        yield data
+    if small:
+        yield b"".join(small)

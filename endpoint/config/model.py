@@ -7,15 +7,18 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from endpoint.config.check import check
 from endpoint.config.faults import Fault
-from endpoint.config.load import load_yaml
-from endpoint.config.parse import Document
 from endpoint.config.paths import PYTHON_CONFIG
 from endpoint.config.report import InvalidConfig, located, refusal
 from endpoint.errors import ConfigError
+
+if TYPE_CHECKING:
+    from endpoint.config.parse import Document
+
+# What parses and what checks is imported where it is used: a user endpoint whose manager has done both needs neither,
+# and they take longer to load than all the rest of it.
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +115,8 @@ def read_manager_document(path: Path) -> Document:
             f"{folder / PYTHON_CONFIG}: a configuration that is a Python program is not read.",
             hint=f"Write its options to {path} in YAML, and move {PYTHON_CONFIG} away",
         )
+    from endpoint.config.load import load_yaml
+
     return load_yaml(read_text(path, missing=""), str(path))
 
 
@@ -130,6 +135,8 @@ def manager_config(document: Document, folder: Path, *, existing: bool = True) -
             located([older], document.source, document.position),
             hint=f"Run `globus-compute-endpoint migrate-to-template-capable {folder.name}`, which moves it there",
         )
+    from endpoint.config.check import check
+
     values = check(document, "endpoint")
     for name in ("user_config_template_path", "user_config_schema_path", "identity_mapping_config_path"):
         found = _existing(document, folder, name, values[name]) if existing else values[name]
@@ -141,7 +148,21 @@ def manager_config(document: Document, folder: Path, *, existing: bool = True) -
 
 def load_user_config(text: str, source: str) -> UserConfig:
     """Read a user endpoint's configuration, as the template rendered it. Raises ConfigError that tells all problems."""
-    values = _shared(check(load_yaml(text, source), "user"))
+    return user_config(user_values(text, source))
+
+
+def user_values(text: str, source: str) -> dict[str, Any]:
+    """A user endpoint's configuration as plain values, checked and with defaults. Raises ConfigError."""
+    from endpoint.config.check import check
+    from endpoint.config.load import load_yaml
+
+    values: dict[str, Any] = check(load_yaml(text, source), "user")
+    return values
+
+
+def user_config(checked: Mapping[str, Any]) -> UserConfig:
+    """The typed value of what `user_values` gave, in this process or another one of the same version."""
+    values = _shared(dict(checked))
     values["paths"] = PathsConfig(**values["paths"])
     values["heartbeat_threshold"] = max(values["heartbeat_threshold"], 2 * values["heartbeat_period"])
     for name in ("idle_heartbeats_soft", "idle_heartbeats_hard"):

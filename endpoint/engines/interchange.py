@@ -13,6 +13,7 @@ import traceback
 from typing import NoReturn
 
 from endpoint.engines.deferred import defer_parsl
+from endpoint.engines.memory import keep_freed_memory
 from endpoint.engines.steady import keep_time_steady
 
 PARSLS = "parsl.executors.high_throughput.interchange"
@@ -23,6 +24,7 @@ def main() -> NoReturn:
     status = 0
     defer_parsl()
     keep_time_steady()
+    keep_freed_memory()
     try:
         runpy.run_module(PARSLS, run_name="__main__", alter_sys=True)
     except Exception:  # noqa: BLE001 - whatever it was, it is shown, and the process ends

@@ -11,8 +11,6 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
-
 NAME = "engine.alive"
 
 
@@ -60,6 +58,8 @@ class Lifeline:
 def wait_until_ended(pids: Iterable[int], timeout: float) -> list[int]:
     """Wait for processes that need not be children; the ones that run on after `timeout` seconds."""
     if not hasattr(os, "pidfd_open"):
+        import psutil
+
         found = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
         return [process.pid for process in psutil.wait_procs(found, timeout)[1]]
     poll = select.poll()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from endpoint.engines.base import CommonOptions, Engine, EngineTask, FailureCallback, Starts
 from endpoint.engines.ledger import Ledger
@@ -15,6 +14,16 @@ from endpoint.engines.slots import Slot, SlotPool
 from endpoint.errors import EndpointError, EngineFailure, TaskRefused
 
 GIB = 2**30
+MEMORY = Path("/proc/meminfo")
+
+
+def available_memory() -> int:
+    """Bytes that programs can have without swapping; 0 where the system doesn't tell. (psutil takes 20 ms to load.)"""
+    with contextlib.suppress(OSError), MEMORY.open() as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 class PoolEngine(Engine):
@@ -67,7 +76,7 @@ class PoolEngine(Engine):
             "managers": 1,
             "active_managers": 1,
             "total_cores": os.cpu_count() or 1,
-            "total_mem": round(psutil.virtual_memory().available / GIB, 1),
+            "total_mem": round(available_memory() / GIB, 1),
             "total_core_hrs": 0,
             "total_workers": size,
             "idle_workers": max(0, size - self._pool.busy),

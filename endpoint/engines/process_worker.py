@@ -11,6 +11,7 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
+from endpoint.engines.memory import keep_freed_memory
 from endpoint.engines.python_exec import GONE, tie_to_endpoint
 from endpoint.worker.run import run_task
 
@@ -19,6 +20,7 @@ def main(descriptor: int, fifo: str, group: int) -> int:
     """Serve until the engine closes the socket."""
     if not tie_to_endpoint(fifo, group):
         return GONE
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with Connection(descriptor) as engine:
         engine.send_bytes(b"")

@@ -10,6 +10,7 @@ import importlib.util
 import sys
 
 from endpoint.engines.deferred import defer_parsl
+from endpoint.engines.memory import keep_freed_memory
 from endpoint.engines.semaphores import name_semaphores
 from endpoint.engines.steady import keep_time_steady
 
@@ -25,6 +26,7 @@ def prepare(arguments: list[str]) -> None:
 
 if __name__ in ("__main__", "__mp_main__"):
     defer_parsl()
+    keep_freed_memory()
     if __name__ == "__main__":
         prepare(sys.argv)
     spec = importlib.util.find_spec(PARSLS)

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from endpoint.config.checked import checked_config
 from endpoint.config.load import load_yaml
 from endpoint.config.model import ManagerConfig
 from endpoint.config.paths import LOG, compute_dir
@@ -172,6 +173,7 @@ def _document(
     document: dict[str, Any] = {
         "amqp_creds": request.amqp_creds,
         "config": rendered,
+        "checked": checked_config(rendered, "the rendered user configuration"),
         "ep_info": ep_info,
         "mem_fd": credentials.reader(),
         "enckey": credentials.key,

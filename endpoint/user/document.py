@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from cryptography.fernet import Fernet, InvalidToken
-
 from endpoint.errors import ConfigError, EndpointError, Stage
 from endpoint.wire.queues import Registration
 
@@ -22,6 +20,7 @@ _HINT = "This command is run by a manager (globus-compute-endpoint start NAME), 
 class StartDocument:
     """The JSON document on standard input (protocol.md, section 3).
 
+    checked: what `checked_config` made of `config` in the manager, if it is one of ours.
     allowed_functions: None where every function may run.
     limits_functions: whether the document says which functions may run at all (else the configuration does).
     """
@@ -34,6 +33,7 @@ class StartDocument:
     audit_fd: int | None = None
     mem_fd: int | None = None
     enckey: str | None = field(default=None, repr=False)
+    checked: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, stream: BinaryIO) -> StartDocument:
@@ -52,11 +52,28 @@ class StartDocument:
                 audit_fd=_descriptor(data, "audit_fd"),
                 mem_fd=_descriptor(data, "mem_fd"),
                 enckey=data.get("enckey"),
+                checked=_object(data, "checked") if "checked" in data else None,
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 f"Standard input does not hold a start document: {error}", hint=_HINT, stage=Stage.EXEC
             ) from error
+
+
+class _Cipher:
+    """Fernet, loaded when there is something to decrypt: most user endpoints end before their credentials do."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def decrypt(self, token: bytes) -> bytes:
+        """Raises ValueError for what was not encrypted with the key."""
+        from cryptography.fernet import Fernet, InvalidToken
+
+        try:
+            return Fernet(self._key).decrypt(token)
+        except InvalidToken as error:
+            raise ValueError("not encrypted with our key") from error
 
 
 class Credentials:
@@ -65,26 +82,26 @@ class Credentials:
     def __init__(self, document: StartDocument, amqp_port: int | None) -> None:
         self._amqp_port = amqp_port
         self._mem_fd = document.mem_fd
-        self._fernet = Fernet(document.enckey) if document.enckey else None
+        self._cipher = _Cipher(document.enckey) if document.enckey else None
         self._latest = Registration.parse(document.amqp_creds, amqp_port)
         self._read_version = (0, 0)
 
     def now(self) -> Registration:
         """The newest registration that can be read; the one before if what is there is not (yet) whole."""
-        if self._mem_fd is not None and self._fernet is not None:
+        if self._mem_fd is not None and self._cipher is not None:
             try:
                 facts = os.fstat(self._mem_fd)
                 version = (facts.st_mtime_ns, facts.st_size)
                 if version != self._read_version:  # this is asked for every result
-                    self._latest = self._read(self._fernet, self._mem_fd, facts.st_size)
+                    self._latest = self._read(self._cipher, self._mem_fd, facts.st_size)
                     self._read_version = version
-            except (OSError, InvalidToken, ValueError, KeyError, TypeError, EndpointError):
+            except (OSError, ValueError, KeyError, TypeError, EndpointError):
                 # Half written, or not written yet: the registration that we have is still the best.
                 return self._latest
         return self._latest
 
-    def _read(self, fernet: Fernet, descriptor: int, size: int) -> Registration:
-        content = fernet.decrypt(os.pread(descriptor, min(size, LARGEST_CREDENTIALS), 0))
+    def _read(self, cipher: _Cipher, descriptor: int, size: int) -> Registration:
+        content = cipher.decrypt(os.pread(descriptor, min(size, LARGEST_CREDENTIALS), 0))
         return Registration.parse(json.loads(content)["amqp_creds"], self._amqp_port)
 
 

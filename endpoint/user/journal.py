@@ -12,8 +12,8 @@ with one call, and a newline first, in case that a full disk has cut off the lin
 
 Nothing is forced to the disk (`sync` does that): when a machine loses its power the broker still has every task that
 is not answered. The files are segments. A new one is begun when one is full, with all the space that it will need; an
-old one is removed when all of its tasks are answered, the newest of those excepted: their acknowledgements may still
-be on the way.
+old one is removed, or used again, when all of its tasks are answered, the newest of those excepted: their
+acknowledgements may still be on the way.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 1024 * 1024
 SMALL_SEGMENT_BYTES = 64 * 1024  # where a disk is nearly full
+LINES_IN_A_SEGMENT = 6  # at least, also of large answers
 SEGMENTS_KEPT = 1  # complete ones, beside the one that is written
+SPARE, LARGEST_SPARE_BYTES = 1, 16 * 1024 * 1024  # segments for another use
 REMEMBERED = 10_000  # answered tasks, from one process to the next
 
 
@@ -69,7 +71,6 @@ class Journal:
         self._host = socket.gethostname()
         self._lock = threading.Lock()
         self._closing = False
-        self._marks: dict[str, int] = {}
         self._segment_of: dict[str, Segment] = {}
         self.full_since: float | None = None
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -77,6 +78,7 @@ class Journal:
         self.found = _read(old)
         self._number = max((int(path.stem) for path in old), default=0)
         self._kept: list[Segment] = []
+        self._spare: list[Segment] = []
         carried = self._carried()
         self._current = self._new_segment(sum(map(len, carried)))
         for line in carried:
@@ -97,34 +99,29 @@ class Journal:
 
     def submitted(self, task_id: str) -> None:
         """A task goes to the engine: the present segment stays until it is answered."""
-        if task_id not in self._segment_of:
-            segment = self._segment_of[task_id] = self._current
-            segment.open += 1
+        with self._lock:
+            self._keep_for(task_id)
 
     def started(self, task_id: str) -> bool:
         """Whether a task may begin; if so that is written. False while the disk is full, and behind the closed gate."""
-        if self._closing or not self._write(start_line(task_id, time.time(), self._host)):
-            return False
-        self._marks[task_id] = self._marks.get(task_id, 0) + 1
-        return True
+        return not self._closing and self._write(task_id, start_line(task_id, time.time(), self._host))
 
     def answered(self, task_id: str, body: bytes) -> None:
         """A task has an answer, which is to be published. A full disk is no hindrance: the answer is in memory."""
-        self.submitted(task_id)
         if b"\n" not in body:
-            self._write(f"R {task_id} {len(body)} ".encode(), body, b"\n")
+            self._write(task_id, f"R {task_id} {len(body)} ".encode(), body, b"\n")
 
     def done(self, task_id: str) -> None:
         """The broker has confirmed a task's answer."""
-        self._write(b"D %s\n" % task_id.encode())
+        self._write(task_id, b"D %s\n" % task_id.encode())
         self.handed_back(task_id)
 
     def handed_back(self, task_id: str) -> None:
         """Nobody will ask for the task here again."""
-        self._marks.pop(task_id, None)
-        segment = self._segment_of.pop(task_id, None)
-        if segment is not None:
-            segment.open -= 1
+        with self._lock:
+            segment = self._segment_of.pop(task_id, None)
+            if segment is not None:
+                segment.open -= 1
 
     def has_space(self) -> bool:
         """Whether a mark can be written (again)."""
@@ -144,6 +141,8 @@ class Journal:
         """Close the files; what they say stays."""
         with self._lock:
             self._closing = True
+            for spare in self._spare:
+                spare.remove()
             for segment in [*self._kept, self._current]:
                 segment.close()
 
@@ -152,20 +151,28 @@ class Journal:
     def refresh(self) -> dict[str, list[Mark]]:
         """All starts of the tasks that are not answered, those that workers have written too."""
         found = _read(sorted(self._directory.glob("*.*")))
-        starts = {task_id: one.starts for task_id, one in found.items() if one.starts and not one.done}
-        self._marks = {task_id: len(marks) for task_id, marks in starts.items()}
-        return starts
+        return {task_id: one.starts for task_id, one in found.items() if one.starts and not one.done}
 
     # -- segments ----------------------------------------------------------------------------------------------------
 
-    def _write(self, *parts: bytes) -> bool:
-        """Add a line to the present segment, or to a new one; False when the disk has no space for that."""
+    def _write(self, task_id: str, *parts: bytes) -> bool:
+        """Add a task's line to the present segment, or to a new one; False when the disk has no space for that."""
         with self._lock:
             if self._current.add(*parts):
+                self._keep_for(task_id)
                 return True
             if self._current.closed:
                 return False
-        return self._begin_segment(sum(map(len, parts))) and self._write(*parts)
+        return self._begin_segment(sum(map(len, parts))) and self._write(task_id, *parts)
+
+    def _keep_for(self, task_id: str) -> None:
+        """Its newest line is in the present segment; that says all that its older ones did."""
+        before = self._segment_of.get(task_id)
+        if before is not self._current:
+            if before is not None:
+                before.open -= 1
+            self._segment_of[task_id] = self._current
+            self._current.open += 1
 
     def _begin_segment(self, needed: int) -> bool:
         with self._lock:
@@ -181,18 +188,32 @@ class Journal:
                 self.full_since = None
             self._kept.append(self._current)
             self._current = segment
-            for old in [one for one in self._kept[:-SEGMENTS_KEPT] if one.open == 0]:
-                self._kept.remove(old)
-                old.remove()
+            self._free_segments()
             return True
+
+    def _free_segments(self) -> None:
+        """Segments that nobody needs: a few of them are used again, as long as they are not large."""
+        for free in [one for one in self._kept[:-SEGMENTS_KEPT] if one.open == 0]:
+            self._kept.remove(free)
+            if len(self._spare) < SPARE and free.size <= LARGEST_SPARE_BYTES:
+                self._spare.append(free)
+            else:
+                free.remove()
 
     def _new_segment(self, needed: int) -> Segment:
         self._number += 1
         path = self._directory / f"{self._number:08}.log"
+        for spare in self._spare:
+            if spare.size > needed:
+                self._spare.remove(spare)
+                spare.reuse(path)
+                return spare
+        while self._spare:
+            self._spare.pop().remove()
         try:
-            return Segment(path, max(self._size, needed))
+            return Segment(path, max(self._size, LINES_IN_A_SEGMENT * needed))
         except OSError:
-            return Segment(path, max(min(self._size, SMALL_SEGMENT_BYTES), needed))
+            return Segment(path, max(min(self._size, SMALL_SEGMENT_BYTES), needed + 1))
 
     def _carried(self) -> list[bytes]:
         """The lines that still count, for the new segment."""

@@ -10,9 +10,11 @@ import threading
 from pathlib import Path
 
 from endpoint.amqp.link import publish_once
-from endpoint.config.model import UserConfig, load_user_config
+from endpoint.config.checked import take_config
+from endpoint.config.model import UserConfig
 from endpoint.config.paths import LOG, compute_dir
 from endpoint.engines.build import build_engine
+from endpoint.engines.memory import keep_freed_memory
 from endpoint.errors import AlreadyRunning, EndpointError, ExitStatus, Stage, UsageError
 from endpoint.lease import Lease
 from endpoint.logs import set_up_logs
@@ -48,6 +50,7 @@ def main(
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
         raise UsageError("A user endpoint is started by its manager", hint="Use: globus-compute-endpoint start NAME")
     os.umask(0o077)
+    keep_freed_memory()
     directory, logfile = _places(name, config_dir)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     set_up_logs(logfile, debug=debug, console=log_to_console, color=color)
@@ -55,7 +58,7 @@ def main(
     try:
         document = StartDocument.read(sys.stdin.buffer)
         with take_lease(directory) as lease:
-            config = load_user_config(document.config, source=f"the configuration of {name}")
+            config = take_config(document.config, f"the configuration of {name}", document.checked)
             if config.debug or config.log_format == "json":
                 set_up_logs(
                     logfile,

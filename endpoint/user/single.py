@@ -7,8 +7,6 @@ import os
 import select
 from pathlib import Path
 
-import psutil
-
 from endpoint.config.paths import PID
 from endpoint.errors import AlreadyRunning
 from endpoint.lease import Lease, open_process, read_lease
@@ -41,6 +39,8 @@ def _is_left(path: Path, patience_s: float) -> bool:
     process = open_process(found)
     if process is None:
         return True
+    import psutil
+
     try:
         if psutil.Process(found.pid).ppid() == os.getppid():
             return False

@@ -169,3 +169,42 @@ def test_half_written_and_foreign_files_in_the_spool_are_no_tasks(tmp_path, capl
     assert not (tmp_path / "s" / "a.part").exists()
     assert (tmp_path / "s" / "b").exists()
     assert "can't be read" in caplog.text
+
+
+def test_a_segment_that_is_used_again_says_nothing_of_its_earlier_use(tmp_path):
+    journal = Journal(tmp_path / "j", segment_bytes=2_000)
+    for number in range(300):
+        journal.submitted(f"t{number}")
+        journal.started(f"t{number}")
+        journal.answered(f"t{number}", BODY)
+        journal.done(f"t{number}")
+    journal.started("last")
+
+    found = Journal(tmp_path / "j").found
+
+    assert all(one.done for task_id, one in found.items() if task_id != "last")
+    assert len(found) < 100
+    assert len(found["last"].starts) == 1
+
+
+def test_answers_larger_than_a_segment_get_segments_of_their_own(tmp_path):
+    journal = Journal(tmp_path / "j", segment_bytes=2_000)
+    for number in range(20):
+        journal.answered(f"t{number}", bytes([65 + number]) * (3_000 + number))
+        if number % 2:
+            journal.done(f"t{number}")
+
+    found = Journal(tmp_path / "j").found
+
+    assert [len(found[f"t{number}"].answer) for number in range(0, 20, 2)] == list(range(3_000, 3_020, 2))
+    assert all(found[f"t{number}"].done for number in (15, 17, 19))
+
+
+def test_a_line_that_was_being_written_when_the_process_was_killed_is_not_there(tmp_path):
+    journal = Journal(tmp_path / "j")
+    journal.started("whole")
+    segment = journal._current
+    half = b"R half 100 "
+    segment._map[segment._end + 1 : segment._end + len(half)] = half[1:]  # all but its first byte
+
+    assert list(Journal(tmp_path / "j").found) == ["whole"]
