@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench lint unit hostile integration compat site editor newer peers system format reference lock clean
+.PHONY: demo test bench bench-faults bench-test faults lint unit hostile integration compat site editor newer peers system format reference lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,11 +12,12 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PEERS := .venvs/peer-endpoint/.done .venvs/peer-sdk/.done
 PYTEST := $(BIN)/python -m pytest -q
 WORKERS := 2
+WAITERS := 4# for tests that wait for processes more than they compute
 
 demo: $(VENV)/.done system          ## Hub, endpoint and real tasks on this machine; KEEP=1 leaves them running
 	@$(BIN)/python examples/demo/run.py $(if $(KEEP),--keep)
 
-test: lint unit hostile editor integration compat site newer   ## Everything that CI runs
+test: lint unit hostile editor integration faults compat site bench-test newer   ## Everything that CI runs
 
 lint: $(VENV)/.done                 ## Style, types, layers, sizes
 	$(BIN)/ruff check .
@@ -31,7 +32,11 @@ hostile: $(VENV)/.done $(PEERS)     ## 2,000 sets of hostile options for each te
 	$(PYTEST) -n $(WORKERS) tests/hostile
 
 integration: $(VENV)/.done $(PEERS) system   ## A real RabbitMQ, real pools, the programs as processes
-	$(PYTEST) tests/integration --durations 10
+	$(PYTEST) -n $(WAITERS) --dist loadfile tests/integration --durations 10
+
+faults: $(VENV)/.done               ## A user endpoint under faults: nothing lost, nothing run twice
+	@tests/support/system-packages faults
+	$(PYTEST) tests/faults --durations 5
 
 compat: $(VENV)/.done $(PEERS) system   ## The official SDK and endpoint beside ours
 	$(PYTEST) tests/compat --durations 5
@@ -43,15 +48,22 @@ site: $(VENV)/.done                 ## The Ansible role on this machine, and the
 editor: $(VENV)/.done .venvs/editor/.done   ## What an editor shows: a real YAML language server on our files and schemas
 	$(PYTEST) tests/editor --durations 5
 
-bench: $(VENV)/.done $(PEERS) system   ## Our user endpoint beside the official one, in one run
-	$(BIN)/python -m bench.user_endpoint
+bench: $(VENV)/.done .venvs/agent/.done .venvs/bench/.done $(PEERS) system   ## Ours beside the official endpoint, in one run
+	$(BIN)/python -m bench.run
 	$(BIN)/python -m bench.check_config
+
+bench-faults: $(VENV)/.done $(PEERS)   ## Both under faults, at length
+	@tests/support/system-packages faults
+	$(BIN)/python -m bench.faults
+
+bench-test: $(VENV)/.done .venvs/agent/.done $(PEERS) system   ## A short benchmark: no task lost, no figure far off its goal
+	$(PYTEST) tests/bench --durations 5
 
 newer: .venvs/newer/.done $(PEERS) system           ## The same code on a newer Python
 	.venvs/newer/bin/python -m pytest -q -n $(WORKERS) tests/unit tests/schemas
-	.venvs/newer/bin/python -m pytest -q tests/integration --durations 5
+	.venvs/newer/bin/python -m pytest -q -n $(WAITERS) --dist loadfile tests/integration --durations 5
 
-system:                             ## What is not a Python package: RabbitMQ
+system:                             ## What is not a Python package: RabbitMQ, Open MPI, a compiler
 	@tests/support/system-packages
 
 format: $(VENV)/.done
@@ -60,6 +72,7 @@ format: $(VENV)/.done
 
 reference: $(VENV)/.done            ## Write what is made from the schemas: docs/reference, the schemas for editors
 	$(BIN)/python -m endpoint.config.generated
+	$(BIN)/python -m endpoint.user.diagram docs/tasks.md
 
 lock:                               ## Write the locked requirement files anew (needs uv)
 	requirements/lock.sh
@@ -76,6 +89,20 @@ $(VENV)/.done: requirements/all.txt pyproject.toml
 	@python=$$(tests/support/newer-python $(PYTHON)); echo "Setting up .venvs/newer with $$($$python --version) ..."; $$python -m venv --clear .venvs/newer
 	@.venvs/newer/bin/python $(PIP_INSTALL) --require-hashes -r requirements/all.txt
 	@.venvs/newer/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venvs/agent/.done: requirements/agent.txt pyproject.toml $(VENV)/.done
+	@echo "Setting up .venvs/agent (what an endpoint's host has) ..."
+	@$(PYTHON) -m venv --clear .venvs/agent
+	@.venvs/agent/bin/python $(PIP_INSTALL) --require-hashes -r requirements/agent.txt
+	@$(BIN)/python -c 'from hatchling.build import build_editable; build_editable(".venvs/agent")'
+	@.venvs/agent/bin/python $(PIP_INSTALL) --no-deps --no-index .venvs/agent/*.whl
+	@touch $@
+
+.venvs/bench/.done: requirements/bench.txt
+	@echo "Setting up .venvs/bench (what draws the chart) ..."
+	@$(PYTHON) -m venv --clear .venvs/bench
+	@.venvs/bench/bin/python $(PIP_INSTALL) --require-hashes -r requirements/bench.txt
 	@touch $@
 
 peers: $(PEERS)                     ## The official packages, each in an environment of its own

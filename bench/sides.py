@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from bench.figures import OFFICIAL, OURS
 from bench.processes import Tree, seconds_until_exit
+from endpoint.config.checked import checked_config
 from tests.support.user_endpoint import Queues, UserEndpointProcess
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -61,6 +63,11 @@ def client_url(url: str) -> str:
     return f"{url}?heartbeat=0"
 
 
+def as_its_manager(side: Side, config: str) -> dict[str, Any]:
+    """What each manager adds to the start document: ours hands over the configuration that it has checked, too."""
+    return {"checked": checked_config(config, "the benchmark's configuration")} if side.name == OURS else {}
+
+
 class Endpoint:
     """One user endpoint with queues and a directory of its own. A context manager: nothing is left afterwards.
 
@@ -99,7 +106,9 @@ class Endpoint:
         """Start the process; returns the monotonic time just before."""
         config = ENGINES[self.engine] + "heartbeat_period: 30\n"
         command = [str(self.side.program)]
-        self._started = UserEndpointProcess(self.queues, self.directory, config=config, command=command)
+        self._started = UserEndpointProcess(
+            self.queues, self.directory, config=config, command=command, **as_its_manager(self.side, config)
+        )
         began = time.monotonic()
         self._started.start()
         return began

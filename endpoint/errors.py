@@ -238,6 +238,15 @@ class AccessRefused(EndpointError):
     code = "ACCESS_REFUSED"
 
 
+class QueueInUse(NetworkFailure):
+    """Another connection consumes from a queue that is for one only; perhaps a dead one that the broker still believes.
+
+    That ends when the broker misses its heartbeats.
+    """
+
+    code = "QUEUE_IN_USE"
+
+
 class MalformedMessage(EndpointError):
     """Bytes from the network that are not a message of the protocol; keeps the first of them."""
 

@@ -14,15 +14,16 @@ from collections.abc import Callable
 from endpoint.amqp.consumer import Consumer, Delivery
 from endpoint.amqp.publisher import Publisher
 from endpoint.amqp.session import Session, connect
-from endpoint.errors import AccessRefused, EndpointError, NetworkFailure
+from endpoint.errors import AccessRefused, EndpointError, NetworkFailure, QueueInUse
 from endpoint.wire.queues import QueueInfo
 
 log = logging.getLogger(__name__)
 
 FIRST_DELAY_S = 0.2
-LONGEST_DELAY_S = 15.0
+LONGEST_DELAY_S = 6.0
 STABLE_S = 5.0  # a session that lasts less counts as a failed attempt: a refused message ends it at once
-REFUSALS_BEFORE_GIVING_UP = 6  # about ten seconds: an exclusive consumer's dead connection may still be there
+REFUSALS_BEFORE_GIVING_UP = 6  # about ten seconds
+IN_USE_PATIENCE_S = 150.0  # a broker needs two heartbeats to notice that the connection of a lost host is dead
 
 
 class Link:
@@ -112,7 +113,7 @@ class Link:
                 attempts = 0 if was_stable else attempts + 1
                 refusals = refusals + 1 if isinstance(reason, AccessRefused) and not was_stable else 0
                 waited = asyncio.get_running_loop().time() - started
-                if self._must_give_up(refusals, waited):
+                if self._must_give_up(reason, refusals, waited):
                     end = reason
                     raise reason
                 await self._pause(reason, attempts)
@@ -121,10 +122,11 @@ class Link:
                 if isinstance(role, Publisher):
                     role.fail(end)
 
-    def _must_give_up(self, refusals: int, waited: float) -> bool:
+    def _must_give_up(self, reason: EndpointError, refusals: int, waited: float) -> bool:
         never_up = self._first_up is not None and not self._first_up.done()
         if self._lasting:
-            return never_up and refusals >= self._refusals
+            in_use = isinstance(reason, QueueInUse) and waited >= IN_USE_PATIENCE_S
+            return never_up and (refusals >= self._refusals or in_use)
         return refusals >= self._refusals or (never_up and waited >= self._patience_s)
 
     async def _one_session(self) -> tuple[EndpointError | None, bool]:

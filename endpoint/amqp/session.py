@@ -16,9 +16,10 @@ import pika.exceptions
 from pika.channel import Channel
 
 from endpoint.amqp.connection import Connection
-from endpoint.errors import AccessRefused, EndpointError, NetworkFailure, redact
+from endpoint.errors import AccessRefused, EndpointError, NetworkFailure, QueueInUse, redact
 
 CONNECT_TIMEOUT_S = 15.0
+HEARTBEAT_S = 20  # a connection that was lost without a word is noticed after two of these, at both ends
 PRECONDITION_FAILED = 406
 _REFUSALS = (403, 404, 405, 530)  # AMQP reply codes that say "not you" or "no such thing"
 _REFUSAL_IN_TEXT = re.compile(r"\((403|404|405|530)\b")
@@ -87,6 +88,8 @@ async def connect(url: str) -> Session:
     opened: asyncio.Future[Connection] = loop.create_future()
     try:
         parameters = pika.URLParameters(url)
+        if parameters.heartbeat is None:  # the address does not say, and a broker's own is a minute
+            parameters.heartbeat = HEARTBEAT_S
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise AccessRefused(f"The broker's address {where} can't be read", detail=redact(repr(error))) from error
     connection = Connection(
@@ -123,6 +126,12 @@ def translate(error: BaseException, where: str) -> EndpointError:
     code = getattr(root, "reply_code", None)
     if code in _REFUSALS:
         text = redact(str(getattr(root, "reply_text", "")))
+        if "exclusive" in text:
+            return QueueInUse(
+                f"At the broker {where} another connection has the queue: {text}",
+                hint="It is another process of this endpoint, or one whose end the broker has not noticed yet",
+                detail=detail,
+            )
         return AccessRefused(f"The broker at {where} refuses what we ask: {text}", detail=detail, code=f"AMQP_{code}")
     if code == PRECONDITION_FAILED and "timed out" in str(getattr(root, "reply_text", "")):
         return NetworkFailure(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from endpoint.cli.common import (
     table,
 )
 from endpoint.config.endpoint_json import stored_endpoint_id
+from endpoint.config.paths import STATUS
 from endpoint.errors import ConfigError, EndpointError
 
 USER_ENDPOINT_PREFIX = "uep"
@@ -89,7 +92,34 @@ def _user_endpoints(settings: Settings, endpoint_id: str | None) -> list[dict[st
     for entry in found:
         if entry["status"] == "Initialized":  # it has no endpoint.json, and needs none
             entry["status"] = WORDS["none"]
+        entry["condition"] = _condition(Path(entry["directory"])) if entry["pid"] else None
     return found
+
+
+def _condition(directory: Path) -> dict[str, Any] | None:
+    """What a user endpoint that runs says of its broker, its engine and its tasks; None where it says nothing."""
+    try:
+        found = json.loads((directory / STATUS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _in_words(condition: dict[str, Any] | None) -> str:
+    """The states that are not as they should be, and how many tasks there are."""
+    if condition is None:
+        return ""
+    said = []
+    for part, good in (("broker", "connected"), ("engine", "running")):
+        state = condition.get(part) or {}
+        if state.get("state") != good:
+            seconds = max(0, round(time.time() - float(state.get("since") or time.time())))
+            reason = f": {state['reason']}" if state.get("reason") else ""
+            said.append(f"{part} {state.get('state', 'unknown')} for {seconds} s{reason}")
+    if condition.get("disk_full"):
+        said.append("no space on the disk: tasks wait")
+    tasks = ", ".join(f"{number} {state}" for state, number in (condition.get("tasks") or {}).items())
+    return "; ".join([*said, f"tasks: {tasks}" if tasks else "no tasks"])
 
 
 def _service_view(settings: Settings, endpoint_dir: Path, endpoint_id: str | None) -> dict[str, Any]:
@@ -126,8 +156,11 @@ def _as_text(document: dict[str, Any]) -> str:
         lines.append(f"Problem:    {document['problem']}")
     users = document["user_endpoints"]
     if users:
-        rows = [[entry["name"].rpartition(".")[2], entry["status"], str(entry["pid"] or "")] for entry in users]
-        lines += ["", table(["User endpoint", "Status", "Process"], rows)]
+        rows = [
+            [entry["name"].rpartition(".")[2], entry["status"], str(entry["pid"] or ""), _in_words(entry["condition"])]
+            for entry in users
+        ]
+        lines += ["", table(["User endpoint", "Status", "Process", "Condition"], rows)]
     else:
         lines.append("User endpoints: none")
     return "\n".join(lines)

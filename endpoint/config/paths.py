@@ -18,6 +18,7 @@ AUDIT_LOG = "audit.log"
 ENDPOINT_JSON = "endpoint.json"
 PID = "daemon.pid"
 LOG = "endpoint.log"
+STATUS = "status.json"  # how a user endpoint does
 
 USER_DIR_VARIABLE = "GLOBUS_COMPUTE_USER_DIR"
 LONGEST_NAME = 128

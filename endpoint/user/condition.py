@@ -1,4 +1,4 @@
-"""How a user endpoint does, in a file for `status` and for people: `status.json` in its directory."""
+"""How a user endpoint does, in a file of its directory for `status` and for people."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from endpoint.config.paths import STATUS
 from endpoint.errors import EndpointError
 
 
@@ -16,7 +17,7 @@ class Condition:
     """Written whole at each change; a disk that is full leaves the last one."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / "status.json"
+        self._path = directory / STATUS
         self._facts: dict[str, Any] = {"broker": _since("connecting"), "engine": _since("starting")}
 
     def broker(self, up: bool, reason: EndpointError | None) -> None:

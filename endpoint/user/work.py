@@ -76,7 +76,9 @@ class Work:
         self._ended = False
         self._table = TaskTable()
         self._inputs: dict[str, tuple[TaskHeaders, bytes]] = {}  # of the tasks that have no answer yet
-        self._marks: dict[str, Mark] = {}  # of the tasks that are to be told of
+        self._marks: dict[
+            str, tuple[Mark, str]
+        ] = {}  # of the tasks that are to be told of: the start, and what stopped
         self._finished: deque[tuple[str, Future[bytes]]] = deque()  # by the engine, and not yet seen by the loop
         self._woken = False
         self._retry: asyncio.TimerHandle | None = None
@@ -98,7 +100,7 @@ class Work:
             starts=self._journal,
             condition=condition,
             on_ready=self._offer_held,
-            on_gone=self._see_to_interrupted,
+            on_gone=lambda: self._see_to_interrupted("engine"),
             on_broken=on_broken,
         )
 
@@ -140,7 +142,7 @@ class Work:
                 self._table.happened(task_id, Event.FOUND_RESULT)
                 self._publish(task_id, found.answer)
             elif len(found.starts) > self._room.retries:
-                self._marks[task_id] = found.starts[-1]
+                self._marks[task_id] = (found.starts[-1], "endpoint")
                 self._table.happened(task_id, Event.FOUND_STARTED)
         self._journal.found.clear()
         for delivery in self._spool.tasks():
@@ -262,18 +264,18 @@ class Work:
             lost = TaskLost(f"The engine lost the task: {type(error).__name__}: {error}")
             self._answer(task_id, Event.RESULT, self._error_body(task_id, lost))
 
-    def _see_to_interrupted(self) -> None:
+    def _see_to_interrupted(self, stopped: str) -> None:
         """The engine is gone, and all that it ran: tasks that may begin (again) wait, the others are told of."""
         starts = self._journal.refresh()
         for task_id in self._table.within(State.SUBMITTED):
             marks = starts.get(task_id, [])
             if len(marks) > self._room.retries:
-                self._lose(task_id, marks[-1])
+                self._lose(task_id, marks[-1], stopped)
             else:
                 self._do(task_id, Event.ENGINE_GONE)
 
-    def _lose(self, task_id: str, mark: Mark) -> None:
-        self._marks[task_id] = mark
+    def _lose(self, task_id: str, mark: Mark, stopped: str) -> None:
+        self._marks[task_id] = (mark, stopped)
         self._do(task_id, Event.STARTED)
         self._do(task_id, Event.LOST)
 
@@ -289,10 +291,10 @@ class Work:
         self._publish(task_id, body)
 
     def _tell(self, task_id: str) -> None:
-        mark = self._marks.pop(task_id)
+        mark, stopped = self._marks.pop(task_id)
         when = datetime.fromtimestamp(mark.time, timezone.utc).isoformat(sep=" ", timespec="seconds")
         error = TaskInterrupted(
-            f"The task started on {mark.host} at {when}, the endpoint stopped before it finished",
+            f"The task started on {mark.host} at {when}, the {stopped} stopped before it finished",
             hint="Submit it again if it may run twice",
         )
         log.warning("Task interrupted: %s", error, extra={"task": task_id, **error.failure.fields})
@@ -369,7 +371,7 @@ class Work:
         """End the engine; tasks that it had are told of, handed back, or left for the next process to run again."""
         await self._room.end()
         self._take_finished()  # at the last moment
-        self._see_to_interrupted()
+        self._see_to_interrupted("endpoint")
         for task_id in self._table.within(State.HELD):
             self._hand_back(task_id)
 

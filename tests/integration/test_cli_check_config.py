@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from bench.check_config import LIBRARIES, WHOLE, measure
 from endpoint.cli.check import KIND_NAMES
 from endpoint.config.defaults import write_endpoint_dir
 from endpoint.config.examine import KINDS
@@ -261,13 +260,6 @@ def test_an_endpoint_with_a_broken_template_does_not_start(one: Path) -> None:
     assert done.returncode == ExitStatus.BAD_CONFIG
     assert "user_config_template.yaml.j2:" in done.stderr
     assert "user_environment.yaml:1:1: A: must be" in done.stderr
-
-
-def test_checking_the_default_files_costs_little_more_than_loading_the_libraries_for_it(tmp_path: Path) -> None:
-    taken = measure(tmp_path, rounds=8)
-
-    # In seconds it depends on the machine and on what else runs there: `make bench` tells them.
-    assert min(taken[WHOLE]) < 1.75 * min(taken[LIBRARIES]), taken
 
 
 def test_a_manager_loads_the_validators_once() -> None:

@@ -13,7 +13,9 @@ from endpoint.config.checked import checked_config, take_config
 from endpoint.config.model import load_user_config
 from endpoint.errors import ConfigError
 
-TEXT = "engine:\n  type: ThreadPoolEngine\n  max_workers: 2\nallowed_functions: [6C0C8F2E-0D50-4A5C-9D3B-0F5F6F6C7A11]\n"
+TEXT = (
+    "engine:\n  type: ThreadPoolEngine\n  max_workers: 2\nallowed_functions: [6C0C8F2E-0D50-4A5C-9D3B-0F5F6F6C7A11]\n"
+)
 
 
 def over_the_pipe(document):

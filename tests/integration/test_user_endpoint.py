@@ -301,7 +301,8 @@ def test_what_has_not_begun_at_a_stop_is_back_with_the_broker_at_once(queues, tm
 def test_a_task_older_than_the_ack_deadline_is_acknowledged_and_answered_also_by_the_next_process(queues, tmp_path):
     config = RETRYING + "ack_deadline: 1\n"
     with UserEndpointProcess(queues, tmp_path, config=config) as endpoint:
-        task_id = queues.submit(nap, 3, "kept")
+        queues.next_heartbeat()
+        task_id = queues.submit(nap, 4, "kept")
         spool = tmp_path / "uep" / "spool"
         assert wait_until(lambda: spool.is_dir() and bool(list(spool.iterdir())))
         endpoint.process.kill()
@@ -531,3 +532,52 @@ def wait_until(condition: Callable[[], bool], timeout: float = 10) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def test_a_broker_that_is_away_shows_in_the_status(broker, tmp_path):
+    port = urlsplit(broker.amqp_url).port
+    with Proxy(port) as proxy:
+        url = broker.amqp_url.replace(f":{port}", f":{proxy.port}")
+        with Queues(broker.amqp_url, endpoint_url=url) as queues, UserEndpointProcess(queues, tmp_path) as endpoint:
+            queues.next_heartbeat()
+            assert wait_until(lambda: said_of(endpoint)["broker"]["state"] == "connected")
+            assert said_of(endpoint)["engine"]["state"] == "running"
+
+            proxy.refuse()
+
+            assert wait_until(lambda: said_of(endpoint)["broker"]["state"] == "reconnecting")
+            assert "No connection to the broker" in said_of(endpoint)["broker"]["reason"]
+            proxy.accept_again()
+            assert wait_until(lambda: said_of(endpoint)["broker"]["state"] == "connected")
+        assert not (endpoint.directory / "uep" / "status.json").exists()
+
+
+def said_of(endpoint):
+    return json.loads((endpoint.directory / "uep" / "status.json").read_text())
+
+
+def test_an_interchange_that_is_killed_is_replaced_and_what_had_begun_is_told_of(queues, tmp_path):
+    ran = tmp_path / "ran"
+    config = (
+        "engine:\n  type: GlobusComputeEngine\n  max_workers_per_node: 1\n  address: 127.0.0.1\n"
+        "  provider:\n    type: LocalProvider\n    init_blocks: 1\n    max_blocks: 1\nheartbeat_period: 5\n"
+    )
+    with UserEndpointProcess(queues, tmp_path, config=config) as endpoint:
+        tasks = [queues.submit(note_and_sleep, str(ran), number, 1.5) for number in range(3)]
+        assert wait_until(lambda: ran.exists(), 30)
+        [interchange] = [
+            child
+            for child in psutil.Process(endpoint.process.pid).children()
+            if "interchange" in child.name() or "interchange" in " ".join(child.cmdline())
+        ]
+        interchange.kill()
+        killed = time.monotonic()
+
+        first = queues.result_of(tasks[0])
+
+        assert first.error_details.code == "TASK_INTERRUPTED"
+        assert "the engine stopped before it finished" in first.data
+        assert time.monotonic() - killed < 10
+        assert [queues.value_of(task_id) for task_id in tasks[1:]] == [1, 2]
+        assert endpoint.process.poll() is None
+    assert ran.read_text().split() == ["0", "1", "2"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from endpoint.user.diagram import page
 from endpoint.user.tasks import CLOSED, TRANSITIONS, Action, Event, State, TaskTable, UnexpectedEvent
 
 ARRIVED, ROOM, REFUSED, RESULT, LOST = Event.ARRIVED, Event.ROOM, Event.REFUSED, Event.RESULT, Event.LOST
@@ -109,6 +112,12 @@ def test_only_the_newest_answered_tasks_are_remembered():
         play(table, task_id, ARRIVED, ROOM, RESULT, CONFIRMED)
 
     assert [table.state(task_id) for task_id in ("a", "b", "c")] == [None, State.ANSWERED, State.ANSWERED]
+
+
+def test_the_reference_page_is_the_table():
+    shown = Path(__file__).resolve().parents[2] / "docs" / "tasks.md"
+
+    assert shown.read_text(encoding="utf-8") == page(), "run `make reference`"
 
 
 def test_every_state_can_see_a_delivery_and_every_open_one_the_loss_of_the_broker():
