@@ -7,7 +7,7 @@ import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 LARGEST_FROM_HEAP = 32 * 1024 * 1024  # bytes; the most that glibc takes
-KEPT_FREE = 64 * 1024 * 1024
+KEPT_FREE = 24 * 1024 * 1024
 
 
 def keep_freed_memory() -> None:

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 1024 * 1024
 SMALL_SEGMENT_BYTES = 64 * 1024  # where a disk is nearly full
-LINES_IN_A_SEGMENT = 6  # at least, also of large answers
+LINES_IN_A_SEGMENT = 3  # at least, also of large answers
 SEGMENTS_KEPT = 1  # complete ones, beside the one that is written
 SPARE, LARGEST_SPARE_BYTES = 1, 16 * 1024 * 1024  # segments for another use
 REMEMBERED = 10_000  # answered tasks, from one process to the next

@@ -152,8 +152,11 @@ class UserEndpoint:
         await asyncio.wait((opening, self._stop), return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
             opening.result()
-        else:
-            opening.cancel()
+            return
+        opening.cancel()
+        await asyncio.wait((opening,))
+        if not opening.cancelled():
+            opening.exception()  # it is of no interest any more, and asyncio wants it looked at
 
     def _on_link(self, up: bool, reason: EndpointError | None) -> None:
         self._condition.broker(up, reason)

@@ -148,3 +148,10 @@ def test_the_file_keeps_all(tmp_path: Path):
     results.save(tmp_path / "file.json")
 
     assert Results.load(tmp_path / "file.json") == results
+
+
+def test_where_a_goal_is_not_reached_yet_a_run_fails_when_it_is_far_from_what_is():
+    assert judge(0.6, 1 / 3, at_least=False, held=0.5) is Verdict.MISSED
+    assert judge(0.8, 1 / 3, at_least=False, held=0.5) is Verdict.FAR_OFF
+    assert judge(0.3, 1 / 3, at_least=False, held=0.5) is Verdict.MET
+    assert judge(0.4, 0.9, at_least=True, held=0.6) is Verdict.MISSED

@@ -43,7 +43,7 @@ let
     listToAttrs (
       map (name: { inherit name; value = empty name; }) [
         "click" "cryptography" "dill" "filelock" "globus-sdk" "hatchling" "jinja2" "jsonschema" "marshmallow"
-        "marshmallow-oneofschema" "pika" "poetry-core" "psutil" "pyzmq" "requests" "ruamel-yaml" "setproctitle"
+        "marshmallow-oneofschema" "pika" "poetry-core" "psutil" "pybase64" "pyzmq" "requests" "ruamel-yaml" "setproctitle"
         "setuptools" "sortedcontainers" "tblib" "typeguard" "typing-extensions"
       ]
     )
