@@ -12,7 +12,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PEERS := .venvs/peer-endpoint/.done .venvs/peer-sdk/.done
 PYTEST := $(BIN)/python -m pytest -q
 WORKERS := 2
-WAITERS := 4# for tests that wait for processes more than they compute
+WAITERS := 3# for tests that wait for processes more than they compute
 
 demo: $(VENV)/.done system          ## Hub, endpoint and real tasks on this machine; KEEP=1 leaves them running
 	@$(BIN)/python examples/demo/run.py $(if $(KEEP),--keep)

@@ -316,7 +316,7 @@ def test_a_task_older_than_the_ack_deadline_is_acknowledged_and_answered_also_by
         assert queues.unexpected_results() == []
 
 
-def under_a_manager(queues, directory) -> tuple[subprocess.Popen[str], psutil.Process]:
+def under_a_manager(queues, directory, config=THREADS) -> tuple[subprocess.Popen[str], psutil.Process]:
     """A user endpoint that another process than this one has started: that process, and the endpoint's."""
     script = (
         "import os, subprocess, sys\n"
@@ -325,7 +325,7 @@ def under_a_manager(queues, directory) -> tuple[subprocess.Popen[str], psutil.Pr
         "child.stdin.write(document); child.stdin.close(); print(child.pid, flush=True); sys.stdin = None\n"
         "child.wait()\n"
     )
-    endpoint = UserEndpointProcess(queues, directory, ep_info={"posix_ppid": "PARENT"})
+    endpoint = UserEndpointProcess(queues, directory, config=config, ep_info={"posix_ppid": "PARENT"})
     manager = subprocess.Popen(
         [sys.executable, "-c", script, *endpoint._command, "_start-user-endpoint", "uep"],
         stdin=subprocess.PIPE,
@@ -370,9 +370,9 @@ def test_a_user_endpoint_whose_pid_file_is_removed_stops(running, queues):
 
 
 def test_a_user_endpoint_waits_for_the_one_of_a_manager_that_was_killed(queues, tmp_path):
-    manager, child = under_a_manager(queues, tmp_path)
+    manager, child = under_a_manager(queues, tmp_path, THREADS + "shutdown_grace: 12\n")
     assert queues.next_heartbeat()["active"]
-    long_id = queues.submit(nap, 4, "slow")
+    long_id = queues.submit(nap, 9, "slow")  # longer than a process needs to start on a busy machine
     assert wait_until_taken(queues)
     manager.kill()
     manager.wait()
