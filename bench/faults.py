@@ -1,6 +1,6 @@
 """A user endpoint under faults, with tasks in flight: what becomes of every task, ours beside the official endpoint.
 
-    make faults
+    make bench-faults
     python -m bench.faults --fault kill-endpoint --engine thread --tasks 40 --endpoint ours
 
 Exit status 1: our endpoint lost a task, ran one twice, or answered one wrongly. 2: this machine can't run a fault.
