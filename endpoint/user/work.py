@@ -76,9 +76,8 @@ class Work:
         self._ended = False
         self._table = TaskTable()
         self._inputs: dict[str, tuple[TaskHeaders, bytes]] = {}  # of the tasks that have no answer yet
-        self._marks: dict[
-            str, tuple[Mark, str]
-        ] = {}  # of the tasks that are to be told of: the start, and what stopped
+        self._marks: dict[str, tuple[Mark, str]] = {}  # of the tasks to be told of: the start, and what stopped
+        self._keeping: set[asyncio.Future[None]] = set()  # asyncio itself holds on to no task
         self._finished: deque[tuple[str, Future[bytes]]] = deque()  # by the engine, and not yet seen by the loop
         self._woken = False
         self._retry: asyncio.TimerHandle | None = None
@@ -338,7 +337,9 @@ class Work:
         elif action is Action.DISOWN:
             self._deliveries.disown(task_id)
         elif action is Action.KEEP:
-            self._keeping = asyncio.ensure_future(self._deliveries.keep(task_id))
+            keeping = asyncio.ensure_future(self._deliveries.keep(task_id))
+            self._keeping.add(keeping)
+            keeping.add_done_callback(self._keeping.discard)
         else:
             raise AssertionError(f"{action} belongs to its event")
 

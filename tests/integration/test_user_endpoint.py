@@ -582,3 +582,15 @@ def test_an_interchange_that_is_killed_is_replaced_and_what_had_begun_is_told_of
         assert [queues.value_of(task_id) for task_id in tasks[1:]] == [1, 2]
         assert endpoint.process.poll() is None
     assert ran.read_text().split() == ["0", "1", "2"]
+
+
+def test_many_tasks_that_get_too_old_at_once_are_all_kept(queues, tmp_path):
+    with UserEndpointProcess(queues, tmp_path, config=THREADS + "ack_deadline: 1\n") as endpoint:
+        queues.next_heartbeat()
+        tasks = [queues.submit(nap, 2.5, number) for number in range(10)]
+
+        assert wait_until(lambda: endpoint.log.count("kept on the disk, and acknowledged") == 10, 20)
+
+        assert [queues.value_of(task_id, 60) for task_id in tasks] == list(range(10))
+        assert wait_until(lambda: not list((tmp_path / "uep" / "spool").iterdir()))
+        assert queues.unexpected_results() == []
