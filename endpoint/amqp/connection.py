@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 
 LARGE = 32 * 1024  # bytes
 RECEIVED_AT_ONCE = 64 * 1024  # bytes; pika reads 4 KiB at a time, which makes a large task hundreds of calls
@@ -38,7 +39,19 @@ class Connection(AsyncioConnection):  # type: ignore[misc]
         unsent, self._unsent = self._unsent, []
         if self._transport is not None:
             for piece in _pieces(unsent):
-                super()._adapter_emit_data(piece)
+                if rest := self._send_now(piece):
+                    super()._adapter_emit_data(rest)
+
+    def _send_now(self, piece: bytes) -> bytes:
+        """Send what the socket takes at once; returns the rest. Pika would ask first whether it is writable."""
+        transport = self._transport
+        if type(transport) is not _AsyncPlaintextTransport or transport.get_write_buffer_size():
+            return piece
+        try:
+            sent = transport._sock.send(piece)
+        except OSError:  # it is full, or broken, which is for pika to find
+            return piece
+        return piece[sent:]
 
 
 def _pieces(unsent: list[bytes]) -> Iterator[bytes]:

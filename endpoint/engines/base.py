@@ -6,6 +6,7 @@ ends all that it started.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -33,6 +34,15 @@ class Starts(Protocol):
     def started(self, task_id: str) -> bool:
         """Note that a task begins; False where it must not."""
 
+    def new_page(self) -> str | None:
+        """A file in which one worker process of this machine notes its starts itself.
+
+        Empty where nobody wants to know; None where `started` is to be told of each task. Raises OSError.
+        """
+
+    def drop_page(self, path: str) -> None:
+        """The process is gone, and so is what it had begun, or that was told to `started`."""
+
 
 class NoStarts:
     """For engines by themselves: nothing is written down."""
@@ -42,6 +52,12 @@ class NoStarts:
     def started(self, task_id: str) -> bool:
         del task_id
         return True
+
+    def new_page(self) -> str:
+        return ""
+
+    def drop_page(self, path: str) -> None:
+        del path
 
 
 @dataclass(frozen=True)
@@ -83,11 +99,18 @@ class Engine(ABC):
 
     @abstractmethod
     def start(
-        self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback, starts: Starts | None = None
+        self,
+        *,
+        endpoint_id: str,
+        run_dir: Path,
+        on_failure: FailureCallback,
+        starts: Starts | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """Make the engine ready. `on_failure` is called, once, from any thread, when it can't go on later.
 
         starts: told of each task just before it begins; one that it doesn't let begin fails with NotBegun.
+        loop: runs, in another thread than this call; an engine may wait there for its own processes.
 
         Raises EngineFailure, ConfigError.
         """
@@ -109,6 +132,11 @@ class Engine(ABC):
     @abstractmethod
     def status(self) -> dict[str, Any]:
         """The engine's part of a heartbeat's `global_state`, from what is known here and now."""
+
+    def job_of(self, block: str) -> str | None:
+        """The batch system's name of a block, where there are blocks; from any thread."""
+        del block
+        return None
 
     @abstractmethod
     def cancel(self, task_id: str) -> bool:
@@ -137,17 +165,26 @@ class Engine(ABC):
         self._on_failure = on_failure
         self._working_dir = Path(os.path.normpath(run_dir.absolute() / self.options.working_dir))
 
-    def _worker_options(self, task: EngineTask) -> dict[str, Any]:
-        """The second argument of `endpoint.worker.run.run_task`: plain values only, any Python must unpickle them."""
+    def _common_worker_options(self) -> dict[str, Any]:
+        """The second argument of `endpoint.worker.run.run_task`, as far as it is the same for all tasks.
+
+        Plain values only, any Python must unpickle them.
+        """
         allowed = self.options.allowed_serializers
         return {
-            "task_id": task.task_id,
             "endpoint_id": self._endpoint_id,
             "run_dir": str(self._working_dir),
             "sandbox": self.options.run_in_sandbox,
             "result_size_limit": RESULT_SIZE_LIMIT,
-            "result_serializers": list(task.result_serializers),
             "allowed_serializers": None if allowed is None else list(allowed),
+        }
+
+    def _worker_options(self, task: EngineTask) -> dict[str, Any]:
+        """All of it, for one task."""
+        return {
+            **self._common_worker_options(),
+            "task_id": task.task_id,
+            "result_serializers": list(task.result_serializers),
         }
 
 

@@ -6,6 +6,7 @@ its Python environment may be another one.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
@@ -63,7 +64,13 @@ class GlobusComputeEngine(Engine):
         self._shut = False
 
     def start(
-        self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback, starts: Starts | None = None
+        self,
+        *,
+        endpoint_id: str,
+        run_dir: Path,
+        on_failure: FailureCallback,
+        starts: Starts | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._prepare(endpoint_id, run_dir, on_failure, starts)
         run_dir = run_dir.absolute()
@@ -102,6 +109,10 @@ class GlobusComputeEngine(Engine):
             "outstanding_tasks": self._ledger.outstanding,
             "total_tasks": self._ledger.total,
         }
+
+    def job_of(self, block: str) -> str | None:
+        job = self._executor.blocks_to_job_id.get(block)
+        return None if job is None else str(job)
 
     def cancel(self, task_id: str) -> bool:
         """Never: a task that was sent to the interchange can't be taken back."""

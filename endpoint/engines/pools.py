@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from endpoint.engines.base import CommonOptions, Engine, EngineTask, FailureCallback, Starts
 from endpoint.engines.ledger import Ledger
-from endpoint.engines.slots import Slot, SlotPool
 from endpoint.errors import EndpointError, EngineFailure, TaskRefused
 
 GIB = 2**30
@@ -26,24 +26,41 @@ def available_memory() -> int:
     return 0
 
 
+class Pool(Protocol):
+    """What runs the tasks of such an engine: at most `size` at once, in the order of submission."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def busy(self) -> int: ...
+
+    def submit(self, task: EngineTask) -> Future[bytes]: ...
+
+    def give_back(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class PoolEngine(Engine):
-    """An engine on a pool of slots of this machine."""
+    """An engine on a pool of this machine's own."""
 
-    close_timeout = 5.0  # seconds for each thread, in `shutdown`
-
-    def __init__(self, options: CommonOptions, label: str, max_workers: int) -> None:
+    def __init__(self, options: CommonOptions, pool: Pool) -> None:
         super().__init__(options)
-        self._pool = SlotPool(label, max_workers, self._make_slot, self._may_begin)
-        self._ledger = Ledger(self._pool.submit, self._translate, options.max_retries_on_system_failure)
-
-    def _make_slot(self) -> Slot:
-        raise NotImplementedError
-
-    def _may_begin(self, task_id: str) -> bool:
-        return self._starts.started(task_id)
+        self._pool = pool
+        self._ledger = Ledger(pool.submit, self._translate, options.max_retries_on_system_failure)
 
     def start(
-        self, *, endpoint_id: str, run_dir: Path, on_failure: FailureCallback, starts: Starts | None = None
+        self,
+        *,
+        endpoint_id: str,
+        run_dir: Path,
+        on_failure: FailureCallback,
+        starts: Starts | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._prepare(endpoint_id, run_dir, on_failure, starts)
 
@@ -67,7 +84,7 @@ class PoolEngine(Engine):
 
     def shutdown(self) -> None:
         self._ledger.close(lambda: None)
-        self._pool.close(self.close_timeout)
+        self._pool.close()
 
     def status(self) -> dict[str, Any]:
         size = self._pool.size

@@ -1,37 +1,94 @@
-"""The program of ProcessPoolEngine's worker processes: `python -m endpoint.engines.process_worker FD FIFO GROUP`.
+"""A worker process of ProcessPoolEngine: `python -m endpoint.engines.process_worker FD TOKENS PAGE FIFO GROUP`.
 
-FD is a connected socket. For each task the engine sends two frames, the options as JSON and the body; the answer is
-one frame, the result. The first frame of all is ours, empty: ready.
+FD is a connected socket, for frames (see `frames.py`). The first one from the engine holds the options that all tasks
+share, as JSON. Each of the others is a line of JSON and what follows it: `[ID, SERIALIZERS]` and the body of a task, or
+a number, so many of the tasks before it are taken back. Ours are results, and a bare newline for "ready" and for "put
+back". TOKENS is an eventfd, from which one is taken before a task begins; PAGE a file for starts, or empty.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
+import socket
 import sys
-from multiprocessing.connection import Connection
+from collections import deque
+from typing import Any
 
+from endpoint.engines.frames import RECEIVE_BYTES, FrameReader, header
+from endpoint.engines.marks import Page
 from endpoint.engines.memory import keep_freed_memory
 from endpoint.engines.python_exec import GONE, tie_to_endpoint
 from endpoint.worker.run import run_task
 
 
-def main(descriptor: int, fifo: str, group: int) -> int:
+def main(descriptor: int, tokens: int, page: str, fifo: str, group: int) -> int:
     """Serve until the engine closes the socket."""
     if not tie_to_endpoint(fifo, group):
         return GONE
     keep_freed_memory()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with Connection(descriptor) as engine:
-        engine.send_bytes(b"")
+    with socket.socket(fileno=descriptor) as engine, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        _Server(engine, tokens, Page(page) if page else None).serve()
+    return 0
+
+
+class _Server:
+    def __init__(self, engine: socket.socket, tokens: int, page: Page | None) -> None:
+        self._engine = engine
+        self._tokens = tokens
+        self._page = page
+        self._frames = FrameReader()
+        self._options: dict[str, Any] | None = None
+        self._tasks: deque[tuple[str, list[str], bytes]] = deque()
+
+    def serve(self) -> None:
+        """Run tasks in their order; listen when there is none, or none that may begin."""
+        self._send(b"\n")
         while True:
-            try:
-                options = json.loads(engine.recv_bytes())
-                body = engine.recv_bytes()
-            except (EOFError, OSError):
-                return 0
-            engine.send_bytes(run_task(body, options))
+            if self._tasks and self._may_begin():
+                self._run(*self._tasks.popleft())
+            elif piece := self._engine.recv(RECEIVE_BYTES):
+                for frame in self._frames.feed(piece):
+                    self._take(frame)
+            else:
+                return
+
+    def _may_begin(self) -> bool:
+        try:
+            return bool(os.eventfd_read(self._tokens))
+        except BlockingIOError:
+            return False
+
+    def _take(self, frame: bytes) -> None:
+        if self._options is None:
+            self._options = json.loads(frame)
+            return
+        end = frame.index(b"\n")
+        words = json.loads(frame[:end])
+        if isinstance(words, list):
+            task_id, serializers = words
+            self._tasks.append((task_id, serializers, frame[end + 1 :]))
+            return
+        for _ in range(words):
+            self._tasks.pop()
+        self._send(b"\n")
+
+    def _run(self, task_id: str, serializers: list[str], body: bytes) -> None:
+        if self._page is not None:
+            self._page.begin(task_id)
+        options = {**(self._options or {}), "task_id": task_id, "result_serializers": serializers}
+        self._send(run_task(body, options))
+
+    def _send(self, frame: bytes) -> None:
+        if len(frame) < RECEIVE_BYTES:
+            self._engine.sendall(header(len(frame)) + frame)
+        else:
+            self._engine.sendall(header(len(frame)))
+            self._engine.sendall(frame)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])))

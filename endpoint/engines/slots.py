@@ -83,8 +83,8 @@ class SlotPool:
         for future in given:
             future.set_exception(NotBegun("The engine stops"))
 
-    def close(self, timeout: float) -> None:
-        """Take nothing more, end the slots, and wait up to `timeout` seconds for each thread."""
+    def close(self) -> None:
+        """Take nothing more, and end the slots. Nobody can end a thread that runs somebody's function."""
         with self._lock:
             self._closed = True
             for _ in self._threads:
@@ -92,8 +92,6 @@ class SlotPool:
             slots = list(self._slots)
         for slot in slots:
             slot.close()
-        for thread in self._threads:
-            thread.join(timeout)
 
     def _serve(self) -> None:
         slot = self._make_slot()

@@ -13,7 +13,7 @@ from typing import Any
 
 from endpoint.engines.base import CommonOptions, EngineTask
 from endpoint.engines.pools import PoolEngine
-from endpoint.engines.slots import Slot
+from endpoint.engines.slots import Slot, SlotPool
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,6 @@ CLONE_FS = 0x200  # linux/sched.h: current directory and umask
 
 class ThreadPoolEngine(PoolEngine):
     """Options: `label`, `max_workers` (cores + 4, 32 at the most), `thread_name_prefix` (the label)."""
-
-    close_timeout = 0.0  # a thread that runs somebody's function can't be ended
 
     def __init__(
         self,
@@ -34,10 +32,14 @@ class ThreadPoolEngine(PoolEngine):
         thread_name_prefix: str | None = None,
     ) -> None:
         workers = min(32, (os.cpu_count() or 1) + 4) if max_workers is None else max_workers
-        super().__init__(options, thread_name_prefix or label, workers)
+        pool = SlotPool(thread_name_prefix or label, workers, self._make_slot, self._may_begin)
+        super().__init__(options, pool)
 
     def _make_slot(self) -> Slot:
         return _ThreadSlot(self)
+
+    def _may_begin(self, task_id: str) -> bool:
+        return self._starts.started(task_id)
 
     def options_for_worker(self, task: EngineTask) -> dict[str, Any]:
         """What the slot hands to the worker."""

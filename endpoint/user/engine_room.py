@@ -71,6 +71,10 @@ class EngineRoom:
         """The engine's part of a heartbeat."""
         return self._engine.status()
 
+    def job_of(self, block: str) -> str | None:
+        """See `Engine.job_of`."""
+        return self._engine.job_of(block)
+
     def submit(self, task: EngineTask) -> Future[bytes]:
         """See `Engine.submit`."""
         return self._engine.submit(task)
@@ -87,6 +91,7 @@ class EngineRoom:
             run_dir=self._run_dir,
             on_failure=on_failure,
             starts=self._starts,
+            loop=self._loop,
         )
         self.ready = True
         self._condition.engine("running")

@@ -7,8 +7,9 @@ Lines in files of the directory `journal`:
     D ID                  the broker has confirmed the answer; written before the delivery is acknowledged
 
 The endpoint writes into files that it has mapped into its memory: no system call for a line, and a process that is
-killed loses none, since the kernel has them. Worker processes add their `S` lines to a file beside each of them, each
-with one call, and a newline first, in case that a full disk has cut off the line before.
+killed loses none, since the kernel has them. A process of the process engine writes its `S` lines in the same way, into
+a page of its own. Parsl's workers add theirs to a file beside each segment, each with one call, and a newline first, in
+case that a full disk has cut off the line before.
 
 Nothing is forced to the disk (`sync` does that): when a machine loses its power the broker still has every task that
 is not answered. The files are segments. A new one is begun when one is full, with all the space that it will need; an
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import threading
 import time
@@ -27,7 +29,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from endpoint.engines.marks import GATE, start_line
+from endpoint.engines.marks import GATE, PAGE_BYTES, start_line
 from endpoint.user.segment import Segment
 
 log = logging.getLogger(__name__)
@@ -105,6 +107,26 @@ class Journal:
     def started(self, task_id: str) -> bool:
         """Whether a task may begin; if so that is written. False while the disk is full, and behind the closed gate."""
         return not self._closing and self._write(task_id, start_line(task_id, time.time(), self._host))
+
+    def new_page(self) -> str:
+        """A file in which one worker process notes its starts; see `worker.starts.Page`. Raises OSError."""
+        with self._lock:
+            self._number += 1
+            path = self._directory / f"{self._number:08}.page"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, PAGE_BYTES)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        return str(path)
+
+    def drop_page(self, path: str) -> None:
+        """The process is gone, and what it had begun is answered, or noted by `started`."""
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
 
     def answered(self, task_id: str, body: bytes) -> None:
         """A task has an answer, which is to be published. A full disk is no hindrance: the answer is in memory."""

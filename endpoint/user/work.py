@@ -43,6 +43,8 @@ REPUBLISH_S = 2.0  # how long an answer waits that the broker could not keep
 AGAIN_S = 1.0  # how long a task waits that the engine gave back, or for which the disk has no space
 MOST_HERE = 100_000  # tasks that are here at once; more wait with the broker
 
+_running_loop = asyncio._get_running_loop  # raises nothing where none runs
+
 Publish = Callable[[bytes, Callable[[EndpointError | None], None]], None]
 
 
@@ -230,10 +232,14 @@ class Work:
         future.add_done_callback(lambda done: self._from_engine(task_id, done))
 
     def _from_engine(self, task_id: str, done: Future[bytes]) -> None:
-        """Runs in a thread of the engine's. The loop is woken once for all that has finished by the time it looks."""
+        """Runs in any thread. The loop is woken once for all that has finished by the time it looks."""
         self._finished.append((task_id, done))
-        if not self._woken and not self._loop.is_closed():
-            self._woken = True
+        if self._woken or self._loop.is_closed():
+            return
+        self._woken = True
+        if _running_loop() is self._loop:
+            self._loop.call_soon(self._take_finished)
+        else:
             self._loop.call_soon_threadsafe(self._take_finished)
 
     def _take_finished(self) -> None:

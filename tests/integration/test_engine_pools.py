@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import uuid
@@ -16,7 +18,7 @@ import pytest
 
 from endpoint.engines.base import Engine
 from endpoint.engines.build import build_engine
-from endpoint.errors import EndpointError, EngineFailure, TaskLost, TaskRefused
+from endpoint.errors import EndpointError, EngineFailure, NotBegun, TaskLost, TaskRefused
 from tests.support.engine_blocks import engine_block
 from tests.support.engine_tasks import die, double, hold, linger, meet, source_task, value_of, where
 
@@ -136,10 +138,11 @@ def fork():
 def test_a_process_that_died_while_idle_costs_no_task(engine):
     running = engine(type="ProcessPoolEngine", max_workers=1)
     pid, _, _ = value_of(running.submit(where()).result(30))
-    worker = psutil.Process(pid)
+    worker = os.pidfd_open(pid)
 
-    worker.kill()
-    wait_until_zombie(pid)
+    os.kill(pid, signal.SIGKILL)
+    assert select.select([worker], [], [], 10)[0]
+    os.close(worker)
 
     assert value_of(running.submit(where()).result(30))[0] != pid
 
@@ -169,6 +172,50 @@ def test_a_process_is_replaced_after_as_many_tasks_as_configured(engine):
     pids = [value_of(running.submit(where()).result(30))[0] for _ in range(4)]
 
     assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+def test_tasks_do_not_wait_behind_one_that_takes_long_while_a_process_is_free(engine, tmp_path):
+    running = engine(type="ProcessPoolEngine", max_workers=2)
+    for future in [running.submit(double("quick")) for _ in range(200)]:  # from now on each gets several at once
+        future.result(30)
+
+    futures = [running.submit(double("x")) for _ in range(8)]
+    futures += [running.submit(hold(str(tmp_path / "note")))]
+    futures += [running.submit(double("y")) for _ in range(200)]
+
+    finished = [future.result(10) for future in futures[:8] + futures[9:]]
+    assert len(finished) == 208
+    assert not futures[8].done()
+    (tmp_path / "note").unlink()
+    futures[8].result(10)
+
+
+def test_tasks_that_lie_with_a_busy_process_are_given_back_when_the_engine_stops_starting(engine, tmp_path):
+    running = engine(type="ProcessPoolEngine", max_workers=1)
+    for future in [running.submit(double("quick")) for _ in range(50)]:
+        future.result(30)
+
+    first = running.submit(hold(str(tmp_path / "note")))
+    waiting = [running.submit(double("x")) for _ in range(20)]
+    wait_for(tmp_path / "note")
+    running.stop_starting()
+
+    assert all(isinstance(future.exception(5), NotBegun) for future in waiting)
+    (tmp_path / "note").unlink()
+    assert first.exception(10) is None
+
+
+def test_a_process_that_dies_with_tasks_ahead_gives_them_to_the_next(engine):
+    running = engine(type="ProcessPoolEngine", max_workers=1)
+    for future in [running.submit(double("quick")) for _ in range(50)]:
+        future.result(30)
+
+    before = [running.submit(double("a")) for _ in range(10)]
+    lost = running.submit(die("kill"))
+    after = [running.submit(double("b")) for _ in range(10)]
+
+    assert isinstance(lost.exception(30), TaskLost)
+    assert [value_of(future.result(30)) for future in before + after] == ["aa"] * 10 + ["bb"] * 10
 
 
 def test_shutdown_ends_processes_in_the_midst_of_a_task_and_their_children(engine, tmp_path):
@@ -224,10 +271,6 @@ def _ignore(error: EndpointError) -> None:
 def wait_for(path: Path) -> None:
     """Wait, with a child, until `path` is there."""
     subprocess.run(["sh", "-c", 'while ! test -e "$0"; do sleep 0.02; done', str(path)], timeout=30, check=True)
-
-
-def wait_until_zombie(pid: int) -> None:
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def start_host(block: dict[str, Any], directory: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:

@@ -212,7 +212,7 @@ def test_a_function_that_is_not_on_the_list_is_refused_in_the_protocols_words(qu
 
 def test_a_polite_stop_lets_running_tasks_end_and_leaves_waiting_ones_in_the_queue(running, queues):
     short = [queues.submit(nap, 1, number) for number in range(2)]
-    assert wait_until_taken(queues)
+    assert wait_until_begun(running, 2)
 
     running.process.terminate()
 
