@@ -16,31 +16,33 @@ def header(length: int) -> bytes:
 
 
 class FrameReader:
-    """Pieces of a stream in, whole frames out."""
+    """Pieces of a stream in, whole frames out. A large frame is copied once, when its last piece is there."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._have = 0
-        self._need = _LENGTH.size
+        self._head = b""
+        self._parts: list[bytes] = []
+        self._missing: int | None = None  # of the frame that has begun
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """The frames that are whole with `piece`."""
-        self._pieces.append(piece)
-        self._have += len(piece)
-        if self._have < self._need:
-            return
-        stream = piece if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        begin = _LENGTH.size
-        while begin <= len(stream):
-            end = begin + _LENGTH.unpack_from(stream, begin - _LENGTH.size)[0]
-            if end > len(stream):
-                break
-            yield stream[begin:end]
-            begin = end + _LENGTH.size
-        else:
-            end = begin
-        begin -= _LENGTH.size
-        self._have, self._need = len(stream) - begin, end - begin
-        if self._have:
-            self._pieces.append(stream[begin:])
+        """The frames that are whole with `piece`; all of them have to be taken."""
+        begin = 0
+        while True:
+            if self._missing is None:
+                end = begin + _LENGTH.size - len(self._head)
+                self._head += piece[begin:end]
+                if len(self._head) < _LENGTH.size:
+                    return
+                (self._missing,) = _LENGTH.unpack(self._head)
+                self._head, begin = b"", end
+            part = piece[begin : begin + self._missing]
+            begin += len(part)
+            if len(part) < self._missing:
+                self._parts.append(part)
+                self._missing -= len(part)
+                return
+            self._missing = None
+            if self._parts:
+                self._parts.append(part)
+                part = b"".join(self._parts)
+                self._parts = []
+            yield part

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from endpoint.engines.deferred import defer_parsl
 from endpoint.engines.memory import keep_freed_memory
+from endpoint.engines.quiet import log_what_is_kept
 from endpoint.engines.steady import keep_time_steady
 
 PARSLS = "parsl.executors.high_throughput.interchange"
@@ -25,6 +26,7 @@ def main() -> NoReturn:
     defer_parsl()
     keep_time_steady()
     keep_freed_memory()
+    log_what_is_kept()
     try:
         runpy.run_module(PARSLS, run_name="__main__", alter_sys=True)
     except Exception:  # noqa: BLE001 - whatever it was, it is shown, and the process ends

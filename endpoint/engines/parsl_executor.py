@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import zmq
@@ -22,6 +22,7 @@ from endpoint.errors import EngineFailure, EngineGone
 COMMAND_TIMEOUT = 20.0  # seconds until an interchange that doesn't answer counts as dead
 LOOK_UP_MS = 200
 LOCAL_POLLING = 1.0
+MANY, GATHER_S = 16, 0.001
 
 
 class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
@@ -95,11 +96,34 @@ class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
                 raise CommandClientTimeoutError
 
     def _result_queue_worker(self) -> None:
+        self.incoming_q.get = _Gathered(self.incoming_q, self.tasks, self._result_queue_thread_exit).get
         try:
             super()._result_queue_worker()
         finally:
             if not self._result_queue_thread_exit.is_set():
                 self.set_bad_state_and_fail_all(EngineGone("The engine can't read results any more"))
+
+
+class _Gathered:
+    """Results as they come; while many tasks are on their way, those of a moment together.
+
+    Each by itself would wake the endpoint's loop, and make it send a packet.
+    """
+
+    def __init__(self, incoming: Any, tasks: Mapping[int, object], ending: threading.Event) -> None:
+        self._socket = incoming.results_receiver
+        self._get_one = incoming.get
+        self._tasks = tasks
+        self._ending = ending
+
+    def get(self, timeout_ms: int | None = None) -> Any:
+        """The next one; None when there was none in time."""
+        try:
+            return self._socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            if len(self._tasks) >= MANY:
+                self._ending.wait(GATHER_S)
+            return self._get_one(timeout_ms=timeout_ms)
 
 
 class TiedMPIExecutor(TiedExecutor, MPIExecutor):  # type: ignore[misc]

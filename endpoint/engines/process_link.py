@@ -92,7 +92,7 @@ class WorkerProcess:
         for attempt in attempts:
             task = attempt.task
             words = json.dumps([task.task_id, task.result_serializers]).encode()
-            pieces.append(header(len(words) + 1 + len(task.body)) + words + b"\n")
+            pieces.append(header(len(words)) + words + header(len(task.body)))
             pieces.append(task.body)
         if not self.given:
             self.moved = time.monotonic()
@@ -140,7 +140,7 @@ class WorkerProcess:
         if number == 0:
             return []
         self.putting_back = True
-        words = json.dumps(number).encode() + b"\n"
+        words = json.dumps(number).encode()
         self._queue([header(len(words)) + words])
         return self._last(number)
 

@@ -1,8 +1,8 @@
 """A worker process of ProcessPoolEngine: `python -m endpoint.engines.process_worker FD TOKENS PAGE FIFO GROUP`.
 
 FD is a connected socket, for frames (see `frames.py`). The first one from the engine holds the options that all tasks
-share, as JSON. Each of the others is a line of JSON and what follows it: `[ID, SERIALIZERS]` and the body of a task, or
-a number, so many of the tasks before it are taken back. Ours are results, and a bare newline for "ready" and for "put
+share, as JSON. After that comes JSON again: `[ID, SERIALIZERS]`, followed by a frame with the body of that task, or a
+number, so many of the tasks before it are taken back. Ours are results, and a bare newline for "ready" and for "put
 back". TOKENS is an eventfd, from which one is taken before a task begins; PAGE a file for starts, or empty.
 """
 
@@ -42,6 +42,7 @@ class _Server:
         self._page = page
         self._frames = FrameReader()
         self._options: dict[str, Any] | None = None
+        self._comes: tuple[str, list[str]] | None = None  # the task whose body is the next frame
         self._tasks: deque[tuple[str, list[str], bytes]] = deque()
 
     def serve(self) -> None:
@@ -66,11 +67,13 @@ class _Server:
         if self._options is None:
             self._options = json.loads(frame)
             return
-        end = frame.index(b"\n")
-        words = json.loads(frame[:end])
+        if self._comes is not None:
+            self._tasks.append((*self._comes, frame))
+            self._comes = None
+            return
+        words = json.loads(frame)
         if isinstance(words, list):
-            task_id, serializers = words
-            self._tasks.append((task_id, serializers, frame[end + 1 :]))
+            self._comes = (words[0], words[1])
             return
         for _ in range(words):
             self._tasks.pop()
