@@ -15,11 +15,12 @@ from endpoint.config.model import UserConfig
 from endpoint.config.paths import LOG, compute_dir
 from endpoint.engines.build import build_engine
 from endpoint.engines.memory import keep_freed_memory
-from endpoint.errors import AlreadyRunning, EndpointError, ExitStatus, Stage, UsageError
+from endpoint.errors import AlreadyRunning, ConfigError, EndpointError, ExitStatus, Stage, UsageError
 from endpoint.lease import Lease
 from endpoint.logs import set_up_logs
 from endpoint.user.document import Credentials, StartDocument
 from endpoint.user.facts import start_facts
+from endpoint.user.hooks import TaskHook
 from endpoint.user.service import Stop, UserEndpoint
 from endpoint.user.setup import run_command
 from endpoint.user.single import take_lease
@@ -85,6 +86,7 @@ def _places(name: str, config_dir: str | None) -> tuple[Path, Path]:
 
 
 async def _serve(document: StartDocument, config: UserConfig, directory: Path, lease: Lease) -> ExitStatus:
+    hook = _audit(document, config)
     allowed = document.allowed_functions if document.limits_functions else config.allowed_functions
     await run_command("endpoint_setup", config.endpoint_setup)
     try:
@@ -95,6 +97,7 @@ async def _serve(document: StartDocument, config: UserConfig, directory: Path, l
             allowed_functions=allowed,
             facts=start_facts(document.ep_info, document.config),
             run_dir=directory,
+            hook=hook,
         )
         keeping = asyncio.create_task(lease.keep(lambda: endpoint.stop(Stop("its PID file was removed"))))
         try:
@@ -103,6 +106,19 @@ async def _serve(document: StartDocument, config: UserConfig, directory: Path, l
             keeping.cancel()
     finally:
         await run_command("endpoint_teardown", config.endpoint_teardown)
+
+
+def _audit(document: StartDocument, config: UserConfig) -> TaskHook | None:
+    """Who tells the manager what happens to tasks, where it wants to know. Raises ConfigError."""
+    if document.audit_fd is None:
+        return None
+    from endpoint.user.audit import TaskAudit
+
+    try:
+        return TaskAudit(document.audit_fd, strict=config.high_assurance)
+    except OSError as error:
+        reason = f"The pipe for audit records can't be used: {error.strerror}"
+        raise ConfigError(reason, stage=Stage.EXEC) from error
 
 
 def _report(error: EndpointError, document: StartDocument | None) -> ExitStatus:

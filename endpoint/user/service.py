@@ -23,6 +23,7 @@ from endpoint.engines.base import Engine
 from endpoint.errors import EndpointError, ExitStatus
 from endpoint.user.condition import Condition
 from endpoint.user.document import Credentials
+from endpoint.user.hooks import TaskHook
 from endpoint.user.idle import IdleWatch
 from endpoint.user.parent import watch_parent
 from endpoint.user.work import Work
@@ -57,6 +58,7 @@ class UserEndpoint:
     make_engine: builds the engine that the configuration describes; nothing is started by that.
     allowed_functions: ids of the functions that may run; None for all.
     facts: what heartbeats say beside the engine's figures.
+    hook: hears of what happens to tasks.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class UserEndpoint:
         allowed_functions: Collection[str] | None,
         facts: Mapping[str, Any],
         run_dir: Path,
+        hook: TaskHook | None = None,
     ) -> None:
         """Raises ConfigError."""
         self._credentials = credentials
@@ -77,6 +80,7 @@ class UserEndpoint:
         self._grace_s = config.shutdown_grace
         self._idle = IdleWatch(config.idle_heartbeats_soft, config.idle_heartbeats_hard)
         self._condition = Condition(run_dir)
+        self._hook = hook or TaskHook()
         self._work = Work(
             make_engine,
             endpoint_id=self._endpoint_id,
@@ -86,6 +90,7 @@ class UserEndpoint:
             publish=self._publish,
             on_broken=lambda error: self.stop(Stop(str(error), error)),
             condition=self._condition,
+            hook=self._hook,
         )
         self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
         self._signals = 0
@@ -113,6 +118,7 @@ class UserEndpoint:
             unwatch()
             await self._work.end_engine()
             self._work.close()
+            self._hook.close()
         if stop.error:
             raise stop.error
         self._condition.ended()

@@ -30,9 +30,10 @@ from endpoint.errors import (
 from endpoint.user.condition import Condition
 from endpoint.user.deliveries import Deliveries, Settled
 from endpoint.user.engine_room import EngineRoom
+from endpoint.user.hooks import TaskHook
 from endpoint.user.journal import Journal, Mark
 from endpoint.user.spool import Spool
-from endpoint.user.tasks import Action, Event, State, TaskTable
+from endpoint.user.tasks import Action, Event, State
 from endpoint.wire.codec import encode
 from endpoint.wire.headers import HeadersRefused, TaskHeaders
 from endpoint.wire.results import error_result
@@ -54,6 +55,7 @@ class Work:
     make_engine: builds the engine, also when it has to be replaced.
     publish: sends an answer, and calls back when the broker has confirmed it, or with why that will not be.
     on_broken: told when the engine can't go on.
+    hook: hears of what happens to tasks.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Work:
         publish: Publish,
         on_broken: Callable[[EndpointError], None],
         condition: Condition,
+        hook: TaskHook,
     ) -> None:
         """Raises ConfigError, also for a directory that can't be used."""
         self._endpoint_id = endpoint_id
@@ -76,7 +79,8 @@ class Work:
         self._loop = asyncio.get_running_loop()
         self._stopping = False
         self._ended = False
-        self._table = TaskTable()
+        self._hook = hook
+        self._table = hook.table()
         self._inputs: dict[str, tuple[TaskHeaders, bytes]] = {}  # of the tasks that have no answer yet
         self._marks: dict[str, tuple[Mark, str]] = {}  # of the tasks to be told of: the start, and what stopped
         self._keeping: set[asyncio.Future[None]] = set()  # asyncio itself holds on to no task
@@ -98,7 +102,7 @@ class Work:
             make_engine,
             endpoint_id=endpoint_id,
             run_dir=run_dir,
-            starts=self._journal,
+            starts=hook.begin(self._journal, job_of=lambda block: self._room.job_of(block), on_lost=on_broken),
             condition=condition,
             on_ready=self._offer_held,
             on_gone=lambda: self._see_to_interrupted("engine"),
@@ -168,6 +172,7 @@ class Work:
                 self._refuse(error.task_id, error)
             return
         task_id = headers.task_id
+        self._hook.of(task_id, headers.function_id)
         if not self._arrive(task_id, delivery):
             return
         if self._allowed is not None and headers.function_id not in self._allowed:
@@ -199,9 +204,10 @@ class Work:
 
     def _offer(self, task_id: str) -> None:
         """Give a task to the engine, if that can be; else it stays held."""
+        has_room = self._journal.full_since is None and self._hook.has_room
         if self._stopping:
             self._hand_back(task_id)
-        elif self._room.ready and self._journal.full_since is None and len(self._table) <= MOST_HERE:
+        elif self._room.ready and has_room and len(self._table) <= MOST_HERE:
             self._do(task_id, Event.ROOM)
         elif self._room.ready:
             self._offer_later()
@@ -288,6 +294,7 @@ class Work:
 
     def _refuse(self, task_id: str, error: EndpointError) -> None:
         log.warning("Task refused: %s", error, extra={"task": task_id, **error.failure.fields})
+        self._hook.failed(task_id, error.failure.reason)
         self._answer(task_id, Event.REFUSED, self._error_body(task_id, error))
 
     def _answer(self, task_id: str, event: Event, body: bytes) -> None:

@@ -148,7 +148,7 @@ class UserEndpointProcess:
         }
 
     def __enter__(self) -> UserEndpointProcess:
-        self.start(pass_fds=tuple(fd for fd in (self._document.get("mem_fd"),) if fd))
+        self.start(pass_fds=tuple(fd for fd in map(self._document.get, ("mem_fd", "audit_fd")) if fd))
         return self
 
     def start(self, *, pass_fds: tuple[int, ...] = ()) -> None:
