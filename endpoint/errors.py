@@ -26,6 +26,7 @@ class ExitStatus(enum.IntEnum):
     UNEXPECTED_ANSWER = 70  # the service answered something else
     ALREADY_RUNNING = 73  # another instance holds the PID file
     NETWORK = 75  # the service or the broker can't be reached
+    BAD_REQUEST = 76  # a manager asked its monitor for what may not be asked
     MAPPING_UNREADABLE = 77  # the identity-mapping file
     BAD_CONFIG = 78
     INTERRUPTED = 130

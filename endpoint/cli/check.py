@@ -19,7 +19,7 @@ STANDARD_INPUT = "-"
 AN_SDK = ("4.19.0", "4.0.0")  # versions for templates that ask for them; which ones makes no difference
 KIND_NAMES = (
     *("endpoint", "user", "template", "user-options-schema", "user-environment", "identity-mapping"),
-    *("user-options-default", "hub", "site"),
+    *("user-options-default", "hub", "site", "policy"),
 )
 
 

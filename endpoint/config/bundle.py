@@ -34,6 +34,7 @@ FILES = {
     "identity-mapping": "identity_mapping_config.json",
     "site": "site.yml",
     "hub": "hub.yaml",
+    "policy": "policy.json",
     "engine": "the block `engine` of a user endpoint's configuration",
     "common": "what several of the others share",
 }

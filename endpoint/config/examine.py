@@ -33,6 +33,7 @@ KINDS = {
     "user-options-default": "options for the default template",
     "hub": "configuration of a hub",
     "site": "document of a site",
+    "policy": "policy of a multi-user endpoint",
 }
 _BY_NAME = {
     paths.CONFIG: "endpoint",
@@ -42,6 +43,7 @@ _BY_NAME = {
     paths.IDENTITY_MAPPING: "identity-mapping",
     paths.EXAMPLE_IDENTITY_MAPPING: "identity-mapping",
     "hub.yaml": "hub",
+    "policy.json": "policy",
     "site.yml": "site",
     "site.yaml": "site",
 }
@@ -130,7 +132,9 @@ class Examiner:
             document = replace(document, data=[] if kind == "identity-mapping" else {})
         found_here = problems(document, kind)
         if kind == "identity-mapping":
-            found_here += located(_bad_patterns(document.data), str(path), document.position)
+            from endpoint.config.mapping_faults import mapping_faults
+
+            found_here += located(mapping_faults(document.data), str(path), document.position)
         self._found(path, found_here)
         if kind == "endpoint":
             self._endpoint(document, path)
@@ -276,6 +280,8 @@ def kind_of(path: Path, text: str) -> str:
         return "template"
     if path.name.endswith(paths.IDENTITY_MAPPING):
         return "identity-mapping"
+    if path.name.endswith(".policy.json"):
+        return "policy"
     if path.suffix == ".json":
         raise ConfigError(f"The name of {path} doesn't say what it is.", hint=f"Add --kind, one of: {', '.join(KINDS)}")
     folder = "template" if path.parent.name == "user-template" else path.parent.name
@@ -297,18 +303,6 @@ def _schema(path: Path) -> dict[str, Any] | None:
     except ValueError:
         return None
     return data if isinstance(data, dict) and not metaschema_faults(data) else None
-
-
-def _bad_patterns(data: Any) -> Iterator[Fault]:
-    for number, document in enumerate(data if isinstance(data, list) else []):
-        rules = document.get("mappings") if isinstance(document, dict) else None
-        for index, rule in enumerate(rules if isinstance(rules, list) else []):
-            match = rule.get("match") if isinstance(rule, dict) and not rule.get("literal") else None
-            if isinstance(match, str):
-                try:
-                    re.compile(match)
-                except re.error as error:
-                    yield Fault((number, "mappings", index, "match"), f"not a regular expression: {error}")
 
 
 def _named_files(data: Any, kind: str) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
