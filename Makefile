@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench bench-faults bench-test faults lint unit hostile integration compat site editor newer peers system format reference lock clean
+.PHONY: demo test bench bench-faults bench-test faults lint unit hostile integration compat root site editor newer peers system format reference lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +17,7 @@ WAITERS := 3# for tests that wait for processes more than they compute
 demo: $(VENV)/.done system          ## Hub, endpoint and real tasks on this machine; KEEP=1 leaves them running
 	@$(BIN)/python examples/demo/run.py $(if $(KEEP),--keep)
 
-test: lint unit hostile editor integration faults compat site bench-test newer   ## Everything that CI runs
+test: lint unit hostile editor integration faults compat root site bench-test newer   ## Everything that CI runs
 
 lint: $(VENV)/.done                 ## Style, types, layers, sizes
 	$(BIN)/ruff check .
@@ -40,6 +40,10 @@ faults: $(VENV)/.done               ## A user endpoint under faults: nothing los
 
 compat: $(VENV)/.done $(PEERS) system   ## The official SDK and endpoint beside ours
 	$(PYTEST) tests/compat --durations 5
+
+root: $(VENV)/.done $(PEERS) system ## A multi-user endpoint with real users, PAM and processes; needs root
+	@tests/support/system-packages root
+	$(PYTEST) tests/root --durations 5
 
 site: $(VENV)/.done                 ## The Ansible role on this machine, and the flake with a stand-in for nixpkgs
 	@tests/support/system-packages site

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 POLICY_NAME = "Globus Compute Authentication Policy"
 POLICY_DESCRIPTION = "Made when a Compute endpoint was configured."
+SERVICE_USER = "globus-compute"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,6 +35,13 @@ def _options(command: F) -> F:
             default=False,
             show_default=True,
             help="Whether users are mapped to local accounts.",
+        ),
+        click.option(
+            "--service-user",
+            metavar="NAME",
+            default=SERVICE_USER,
+            show_default=True,
+            help="With --multi-user true, run by root: the account that the endpoint's files are for.",
         ),
         click.option("--display-name", help="The name that people see."),
         click.option("--contact-email", metavar="EMAIL", help="Whom users can ask; needed with --multi-user true."),
@@ -91,12 +100,20 @@ def configure(settings: Settings, /, name: str, **options: Any) -> None:
         )
     policy = _new_policy(settings, options) if creates_policy else options["auth_policy"]
     try:
+        new_place = not settings.compute_dir.exists()
         files = _write(folder, options, policy, multi_user=multi_user)
     except BaseException:
         if creates_policy:
             click.echo(f"The policy {policy} was made and stays; use it with --auth-policy {policy}", err=True)
         raise
     _tell(name, files)
+    if multi_user:
+        from endpoint.cli.hand_over import hand_over, next_steps
+
+        given = hand_over(folder, options["service_user"], with_parent=new_place)
+        click.echo("\n".join(["", given, "", *next_steps(folder, options["service_user"])]))
+    else:
+        click.echo(f"\nStart it with: globus-compute-endpoint start {name}")
 
 
 def _wants_new_policy(options: dict[str, Any]) -> bool:
@@ -182,6 +199,7 @@ def _write(folder: Path, options: dict[str, Any], policy: str | None, *, multi_u
         multi_user=multi_user,
         data_template=options["data_template"],
         high_assurance=options["high_assurance"],
+        pam=multi_user and os.geteuid() == 0,  # as the monitor's policy has it by default
         display_name=options["display_name"],
         email=options["contact_email"],
         authentication_policy=policy,
@@ -207,5 +225,4 @@ def _tell(name: str, files: EndpointFiles) -> None:
     ]
     if files.identity_mapping:
         lines.append(f"  identity mapping:               {files.identity_mapping}")
-    lines += ["", f"Start it with: globus-compute-endpoint start {name}"]
     click.echo("\n".join(lines))

@@ -17,6 +17,8 @@ import click
 from endpoint.cli.common import PROGRAM_NAMES, Settings
 from endpoint.errors import EndpointError, ExitStatus, Failure, Mender, Stage
 
+MONITOR_LOGS = Path("/var/log/globus-compute-endpoint")  # what a detached monitor says; its manager has its own log
+
 
 class DetachFailure(EndpointError):
     """The detached process ended before it said anything."""
@@ -60,16 +62,25 @@ class Reporter:
         return True
 
 
-def start_detached(settings: Settings, endpoint_dir: Path, endpoint_uuid: str | None) -> int:
+def start_detached(
+    settings: Settings,
+    endpoint_dir: Path,
+    endpoint_uuid: str | None,
+    *,
+    policy: str | None = None,
+    with_monitor: bool = False,
+) -> int:
     """Start the endpoint in the background; returns once it is connected, or has failed."""
     from endpoint.cli.start import id_line
     from endpoint.config.paths import LOG
 
-    logfile = endpoint_dir / LOG
+    # Root writes nothing into a directory of somebody else's, who could have put a link there.
+    logfile = MONITOR_LOGS / f"{endpoint_dir.name}.log" if with_monitor else endpoint_dir / LOG
     click.echo(f"Starting the endpoint {endpoint_dir.name} in the background ...", err=True)
     reader, writer = os.pipe()
     try:
-        process = _spawn(_command(settings, endpoint_dir, endpoint_uuid, writer), logfile, writer)
+        command = _command(settings, endpoint_dir, endpoint_uuid, writer)
+        process = _spawn([*command, "--policy", policy] if policy else command, logfile, writer)
     finally:
         os.close(writer)
     try:
@@ -109,6 +120,7 @@ def _this_program() -> list[str]:
 
 def _spawn(command: list[str], logfile: Path, writer: int) -> subprocess.Popen[bytes]:
     try:
+        logfile.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         log = os.open(logfile, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise DetachFailure(f"The log {logfile} can't be written: {error.strerror}") from error

@@ -76,28 +76,41 @@ def status(settings: Settings, name_or_uuid: str) -> None:
     endpoint_dir = existing_endpoint_dir(settings, name_or_uuid)
     document = describe(endpoint_dir)
     document["service"] = _service_view(settings, endpoint_dir, document["id"])
-    document["user_endpoints"] = _user_endpoints(settings, document["id"])
+    document["user_endpoints"] = _user_endpoints(settings, endpoint_dir, document)
     if settings.json:
         echo_json(document)
     else:
         click.echo(_as_text(document))
 
 
-def _user_endpoints(settings: Settings, endpoint_id: str | None) -> list[dict[str, Any]]:
-    """The user endpoints that have a directory here; as `describe`."""
-    if endpoint_id is None:
+def _user_endpoints(settings: Settings, endpoint_dir: Path, manager: dict[str, Any]) -> list[dict[str, Any]]:
+    """The user endpoints that have a directory here, as `describe`, and those that the manager says it has.
+
+    The latter have `user`, `uid`, `state` (docs/privileges.md) and `since` too.
+    """
+    if manager["id"] is None:
         return []
-    paths = sorted(settings.compute_dir.glob(f"{USER_ENDPOINT_PREFIX}.{endpoint_id}.*"))
-    found = [describe(path) for path in paths if path.is_dir()]
-    for entry in found:
+    paths = sorted(settings.compute_dir.glob(f"{USER_ENDPOINT_PREFIX}.{manager['id']}.*"))
+    found = {path.name: describe(path) for path in paths if path.is_dir()}
+    for entry in found.values():
         if entry["status"] == "Initialized":  # it has no endpoint.json, and needs none
             entry["status"] = WORDS["none"]
         entry["condition"] = _condition(Path(entry["directory"])) if entry["pid"] else None
-    return found
+    for told in _told_by(endpoint_dir) if manager["pid"] else []:
+        name = str(told.get("name"))
+        there = {"status": WORDS["running"], "host": manager["host"], "directory": None, "condition": None}
+        found[name] = {**there, **told, **found.get(name, {})}
+    return [found[name] for name in sorted(found)]
+
+
+def _told_by(endpoint_dir: Path) -> list[dict[str, Any]]:
+    """What a manager that runs says of its user endpoints."""
+    told = (_condition(endpoint_dir) or {}).get("user_endpoints")
+    return [entry for entry in told if isinstance(entry, dict)] if isinstance(told, list) else []
 
 
 def _condition(directory: Path) -> dict[str, Any] | None:
-    """What a user endpoint that runs says of its broker, its engine and its tasks; None where it says nothing."""
+    """What an endpoint that runs says of itself; None where it says nothing."""
     try:
         found = json.loads((directory / STATUS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -157,10 +170,16 @@ def _as_text(document: dict[str, Any]) -> str:
     users = document["user_endpoints"]
     if users:
         rows = [
-            [entry["name"].rpartition(".")[2], entry["status"], str(entry["pid"] or ""), _in_words(entry["condition"])]
+            [
+                entry["name"].rpartition(".")[2],
+                str(entry.get("user") or ""),
+                str(entry.get("state") or entry["status"]),
+                str(entry["pid"] or ""),
+                _in_words(entry["condition"]),
+            ]
             for entry in users
         ]
-        lines += ["", table(["User endpoint", "Status", "Process", "Condition"], rows)]
+        lines += ["", table(["User endpoint", "User", "Status", "Process", "Condition"], rows)]
     else:
         lines.append("User endpoints: none")
     return "\n".join(lines)

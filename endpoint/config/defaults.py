@@ -57,6 +57,7 @@ def write_endpoint_dir(
     multi_user: bool = False,
     data_template: bool = False,
     high_assurance: bool = False,
+    pam: bool = False,
     display_name: str | None = None,
     email: str | None = None,
     authentication_policy: str | None = None,
@@ -67,6 +68,7 @@ def write_endpoint_dir(
 
     multi_user: also write an identity mapping, and let other users read the template.
     data_template: the template is YAML with expressions in its values, not text that becomes YAML.
+    pam: users must pass PAM, unless a source says something else of it.
     Raises ConfigError when the folder is there, when a source can't be read, or when it can't be written; in the last
     two cases nothing stays behind.
     """
@@ -95,6 +97,7 @@ def write_endpoint_dir(
         "audit_log_path": str(folder / paths.AUDIT_LOG) if high_assurance else None,
         "subscription_id": subscription_id,
         "public": True if multi_user else None,
+        "pam": {"enable": True} if pam else None,
     }
     try:
         _write_all(files, sources, settings)
@@ -164,8 +167,9 @@ def config_text(source: Path | None, settings: dict[str, Any]) -> str:
     data = load_yaml(text, str(source or paths.CONFIG)).data
     if data is not None and not isinstance(data, dict):
         raise ConfigError(f"{source}: the configuration must be a mapping.", stage=Stage.CONFIGURE)
-    if data and "public" in data:
-        chosen.pop("public", None)
+    for name in ("public", "pam"):
+        if data and name in data:
+            chosen.pop(name, None)
     if not data:
         return text + (_dump(chosen) if chosen else "")
     yaml = _yaml()

@@ -13,21 +13,31 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 
+from endpoint.manager.memory import fill
+
+
+def new_key() -> str:
+    """A key of its own for each user endpoint."""
+    return Fernet.generate_key().decode()
+
+
+def encrypted(key: str, amqp_creds: Mapping[str, Any]) -> bytes:
+    """What is in the file."""
+    document = json.dumps({"amqp_creds": amqp_creds}, separators=(",", ":"))
+    return Fernet(key).encrypt(document.encode())
+
 
 class CredentialFile:
     """One user endpoint's memory file; close it when the process is gone."""
 
     def __init__(self) -> None:
-        self.key = Fernet.generate_key().decode()
+        self.key = new_key()
         self._fd = os.memfd_create("credentials", os.MFD_CLOEXEC)
         self._reader: int | None = None
 
     def write(self, amqp_creds: Mapping[str, Any]) -> None:
         """Replace the content. A reader that comes in between can't decrypt it and reads again."""
-        document = json.dumps({"amqp_creds": amqp_creds}, separators=(",", ":"))
-        content = Fernet(self.key).encrypt(document.encode())
-        os.pwrite(self._fd, content, 0)
-        os.ftruncate(self._fd, len(content))
+        fill(self._fd, encrypted(self.key, amqp_creds))
 
     def reader(self) -> int:
         """A descriptor for the child: read-only, with an offset of its own."""

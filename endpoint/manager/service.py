@@ -1,20 +1,21 @@
 """The manager: takes commands from the web service, and has user endpoints started for them.
 
 One story, on one loop: register (the caller did that), connect, say that we are there, follow commands until a signal
-comes or the service shuts us out, say goodbye, stop the user endpoints, close.
+comes or the service shuts us out, say goodbye, stop the user endpoints (or leave them to the next manager), close.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from endpoint.amqp.consumer import Delivery
 from endpoint.amqp.publisher import PublishRefused
@@ -22,18 +23,25 @@ from endpoint.config.model import ManagerConfig
 from endpoint.errors import AccessRefused, EndpointError, ExitStatus, NetworkFailure, UnexpectedAnswer
 from endpoint.manager.commands import Refusal, StartRequest, parse_command
 from endpoint.manager.compute_service import ComputeService
+from endpoint.manager.condition import Condition
+from endpoint.manager.following import Following
 from endpoint.manager.identity import OwnerOnly, Policy
+from endpoint.manager.launcher import Launcher
 from endpoint.manager.lines import Lines
-from endpoint.manager.local_user import this_user
+from endpoint.manager.local_user import LocalUser, this_user
 from endpoint.manager.registration import register
-from endpoint.manager.spawn import Host
+from endpoint.manager.spawn import Host, Local
 from endpoint.manager.supervisor import Supervisor
 from endpoint.wire.queues import Registration
+
+if TYPE_CHECKING:
+    from endpoint.manager.audit import ManagerAudit
 
 log = logging.getLogger(__name__)
 
 SHORTEST_HEARTBEAT_S = 5.0
 GOODBYE_S = 5.0
+FOLLOWING_S = 5.0  # for commands that are being followed when the manager stops
 REGISTRATION_DELAYS_S = (0.0, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 120.0)
 # Before registering again: fresh credentials that don't work at once may do so soon. Then somebody should look at it.
 REFUSED_PAUSES_S = (0.0, 2.0, 10.0)
@@ -66,20 +74,52 @@ async def run_manager(
         _, fresh = await asyncio.to_thread(register, endpoint_dir, config, registration.endpoint_id, service=known)
         return fresh
 
-    manager = Manager(Host(endpoint_dir, config, dict(os.environ)), OwnerOnly(owner, this_user()), register_again)
-    return await manager.run(registration, ready)
+    host, user = Host(endpoint_dir, config, dict(os.environ)), this_user()
+    with _audited(config, registration.endpoint_id, user) as audit:
+        manager = Manager(host, OwnerOnly(owner, user), register_again, Local(host, audit))
+        return await manager.run(registration, ready)
+
+
+@contextlib.contextmanager
+def _audited(config: ManagerConfig, endpoint_id: str, user: LocalUser) -> Iterator[ManagerAudit | None]:
+    """The audit log that the configuration names, while the manager works. Raises AuditFailure."""
+    if config.audit_log_path is None:
+        yield None
+        return
+    from endpoint.manager.audit import ManagerAudit
+
+    identity = {"endpoint": endpoint_id, "uid": user.uid, "user": user.name, "pid": os.getpid()}
+    audit = ManagerAudit(config.audit_log_path, identity, required=config.high_assurance)
+    audit.begin()
+    try:
+        yield audit
+    finally:
+        audit.end()
 
 
 class Manager:
     """The loop of one endpoint. `policy` says who is served; `register_again` gets fresh credentials."""
 
     def __init__(
-        self, host: Host, policy: Policy, register_again: Callable[[], Coroutine[Any, Any, Registration]]
+        self,
+        host: Host,
+        policy: Policy,
+        register_again: Callable[[], Coroutine[Any, Any, Registration]],
+        launcher: Launcher,
+        *,
+        on_signal: Mapping[signal.Signals, Callable[[], None]] | None = None,
     ) -> None:
+        """on_signal: signals that mean something else than a stop."""
         self._config = host.config
         self._policy = policy
         self._register_again = register_again
-        self._supervisor = Supervisor(host, grace_s=float(host.config.mu_child_ep_grace_period_s))
+        self._on_other = on_signal or {}
+        self._following = Following()
+        self._condition = Condition(host.endpoint_dir, lambda: self.supervisor.facts)
+        self.supervisor = Supervisor(
+            launcher, grace_s=float(host.config.mu_child_ep_grace_period_s), on_change=self._condition.changed
+        )
+        self._leave_users = False
         self._period_s = max(SHORTEST_HEARTBEAT_S, float(host.config.heartbeat_period))
         self._stopping = asyncio.Event()
         self._lines: Lines | None = None
@@ -95,6 +135,21 @@ class Manager:
             finally:
                 await self._shut_down()
         return ExitStatus.OK
+
+    def stop(self, reason: str, *, leave_users: bool = False) -> None:
+        """Come to an end; the second time, at once.
+
+        leave_users: user endpoints go on, for the next manager.
+        """
+        if not self._stopping.is_set():
+            log.info("Shutting down: %s", reason)
+            self._leave_users = leave_users
+            self._stopping.set()
+            return
+        log.warning("Shutting down at once: %s", reason)
+        if not self._leave_users:
+            self.supervisor.stop()
+        self.supervisor.drop_notices()
 
     async def _serve(self, registration: Registration) -> None:
         """Be connected; when the broker refuses our credentials, ask the service for others."""
@@ -179,16 +234,25 @@ class Manager:
                 now=time.time(),
                 amqp_port=self._config.amqp_port,
             )
-            self._follow(request)
+            if not self._following.begin(request.name, lambda: self._follow(request)):
+                raise Refusal("The endpoint has too many requests to look at", hint="Try again soon", code="BUSY")
         except Refusal as refusal:
             self._refuse(refusal)
 
-    def _follow(self, request: StartRequest) -> None:
+    async def _follow(self, request: StartRequest) -> None:
         try:
-            self._supervisor.request(request, self._policy.admit(request.requester))
+            user = await self._policy.admit(request.requester)
+            if self._stopping.is_set():
+                raise Refusal("The endpoint shuts down", hint="Try again later", code="SHUTTING_DOWN")
+            self.supervisor.request(request, user)
         except Refusal as refusal:
             refusal.recipient = request.recipient
-            raise
+            self._refuse(refusal)
+        except Exception:
+            log.exception("A command is not followed: a fault of the manager")
+            fault = Refusal("The endpoint failed while it looked at the request", code="MANAGER_FAULT")
+            fault.recipient = request.recipient
+            self._refuse(fault)
 
     def _refuse(self, refusal: Refusal) -> None:
         fields = refusal.failure.fields
@@ -199,7 +263,11 @@ class Manager:
             return
         fields["user_endpoint"] = refusal.recipient.endpoint_id
         log.error("A command is not followed: %s", refusal.failure.for_admin(), extra=fields)
-        self._supervisor.tell(refusal.recipient, refusal.failure)
+        self._on_refused(refusal)
+        self.supervisor.tell(refusal.recipient, refusal.failure)
+
+    def _on_refused(self, refusal: Refusal) -> None:
+        """For who writes it down."""
 
     async def _shut_down(self) -> None:
         """Leave in order: no new work, then goodbye, then the user endpoints, then the line itself."""
@@ -211,33 +279,34 @@ class Manager:
             # Before the user endpoints end, which takes a while: the service should send nobody here meanwhile.
             if not await lines.goodbye(timeout_s=GOODBYE_S):
                 log.warning("The service could not be told that the endpoint shuts down")
-        if self._supervisor.children:
-            log.info("Stopping %d user endpoints", len(self._supervisor.children))
-        self._supervisor.stop()
-        await self._supervisor.gone()
+        await self._following.settled(FOLLOWING_S)
+        number = len(self.supervisor.children)
+        if self._leave_users:
+            log.info("Leaving %d user endpoints to the next manager", number)
+            self.supervisor.leave()
+        elif number:
+            log.info("Stopping %d user endpoints", number)
+        self.supervisor.stop()
+        await self.supervisor.gone()
         if lines is not None:
             await lines.close()
+        self._condition.ended()
         log.info("The manager has stopped")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._on_signal, number)
+        handlers: dict[signal.Signals, Callable[[], None]] = {
+            number: functools.partial(self.stop, f"got {number.name}") for number in STOP_SIGNALS
+        }
+        handlers |= self._on_other
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
         try:
             yield
         finally:
-            for number in STOP_SIGNALS:
+            for number in handlers:
                 loop.remove_signal_handler(number)
-
-    def _on_signal(self, number: signal.Signals) -> None:
-        if not self._stopping.is_set():
-            log.info("Got %s: shutting down", number.name)
-            self._stopping.set()
-        else:
-            log.warning("Got %s again: user endpoints are killed", number.name)
-            self._supervisor.stop()
-            self._supervisor.drop_notices()
 
     async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
         """What `work` returns or raises; None when we are to stop first."""

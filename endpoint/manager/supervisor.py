@@ -7,21 +7,20 @@ sent are tasks of the supervisor; what they find out comes back as an event.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import signal
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from endpoint.errors import EndpointError, ExitStatus, Failure, Mender, Stage
 from endpoint.manager.children import TABLE, Action, Event, State, step
 from endpoint.manager.commands import Recipient, Refusal, StartRequest
-from endpoint.manager.credentials import CredentialFile
+from endpoint.manager.launcher import Credentials, Launcher, Process
 from endpoint.manager.local_user import LocalUser
 from endpoint.manager.notices import send_notice
-from endpoint.manager.spawn import Host, Running, SpawnFailure, launch, prepare
+from endpoint.manager.order import SpawnFailure
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +36,10 @@ class Child:
 
     request: StartRequest
     user: LocalUser
-    credentials: CredentialFile = field(default_factory=CredentialFile)
+    credentials: Credentials
     state: State = State.NEW
-    running: Running | None = None
+    since: float = field(default_factory=time.time)  # in that state
+    process: Process | None = None
     timer: asyncio.TimerHandle | None = None
     failure: Failure | None = None
 
@@ -53,19 +53,35 @@ class Child:
         """For the log."""
         return {"user_endpoint": self.endpoint_id, "user": self.user.name}
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For `status`."""
+        return {
+            "name": self.request.name,
+            "id": self.endpoint_id,
+            "user": self.user.name,
+            "uid": self.user.uid,
+            "pid": self.process.pid if self.process else None,
+            "state": self.state.value,
+            "since": round(self.since, 3),
+        }
+
 
 class Supervisor:
     """Starts, refreshes, revives and stops user endpoints."""
 
     def __init__(
         self,
-        host: Host,
+        launcher: Launcher,
         *,
         grace_s: float,
         starting_s: float = STARTING_S,
         stopping_s: float = STOPPING_S,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        self._host = host
+        """on_change: called whenever a user endpoint is in another state."""
+        self._launcher = launcher
+        self._on_change = on_change
         self._patience: Mapping[State, float] = {
             State.STARTING: starting_s,
             State.KEEPING: grace_s,
@@ -84,6 +100,20 @@ class Supervisor:
         """Name -> state of every user endpoint that is not gone."""
         return {name: child.state for name, child in self._children.items()}
 
+    @property
+    def facts(self) -> list[dict[str, Any]]:
+        """All of them, as plain values."""
+        return [child.facts for child in self._children.values()]
+
+    def adopt(self, request: StartRequest, user: LocalUser, key: str, *, runs: bool) -> None:
+        """Go on with a user endpoint that a former manager has started, or has asked for (`runs` is false).
+
+        request: what is known of the former request. key: of its credentials.
+        """
+        child = self._add(request, user, self._launcher.credentials(request.name, key))
+        log.info("Found the user endpoint %s of a former manager", request.name, extra=child.fields)
+        self._happens(child, Event.ADOPTED if runs else Event.ADOPTED_EARLY)
+
     def request(self, request: StartRequest, user: LocalUser) -> None:
         """A start command: start the user endpoint, or hand it the newer credentials if it is there.
 
@@ -97,10 +127,14 @@ class Supervisor:
                 code="NAME_TAKEN",
             )
         if child is None:
-            child = self._children[request.name] = Child(request, user)
-            self._empty.clear()
+            child = self._add(request, user, self._launcher.credentials(request.name))
         child.request, child.user = request, user
         self._happens(child, Event.REQUESTED)
+
+    def _add(self, request: StartRequest, user: LocalUser, credentials: Credentials) -> Child:
+        child = self._children[request.name] = Child(request, user, credentials)
+        self._empty.clear()
+        return child
 
     def tell(self, recipient: Recipient, failure: Failure) -> None:
         """Send a failure notice, beside everything else."""
@@ -118,6 +152,12 @@ class Supervisor:
         for child in list(self._children.values()):
             self._happens(child, Event.STOP)
 
+    def leave(self) -> None:
+        """Let every user endpoint go on without us."""
+        for child in list(self._children.values()):
+            if (child.state, Event.LEAVE) in TABLE:
+                self._happens(child, Event.LEAVE)
+
     def drop_notices(self) -> None:
         """Don't wait for the notices that are still to be sent."""
         for task in self._notices:
@@ -132,6 +172,9 @@ class Supervisor:
     def _happens(self, child: Child, event: Event) -> None:
         before = child.state
         child.state, actions = step(before, event)
+        if child.state is not before:
+            child.since = time.time()
+            self._on_change()
         log.debug("User endpoint: %s, %s -> %s", before.value, event.value, child.state.value, extra=child.fields)
         if before is State.KEEPING and event is Event.ENDED_WELL:
             log.info("The user endpoint ended just when it was asked for; starting it again", extra=child.fields)
@@ -141,8 +184,10 @@ class Supervisor:
     def _do(self, child: Child, action: Action) -> None:
         if action is Action.LAUNCH:
             self._cancel_timer(child)
-            child.running = child.failure = None
-            self._spawn(self._launch(child)).add_done_callback(lambda task: self._launch_over(child, task))
+            child.process = child.failure = None
+            self._begin(child, self._launch)
+        elif action is Action.FOLLOW:
+            self._begin(child, self._follow)
         elif action is Action.REFRESH_CREDENTIALS:
             log.debug("The user endpoint is there already; its credentials are refreshed", extra=child.fields)
             child.credentials.write(child.request.amqp_creds)
@@ -151,9 +196,13 @@ class Supervisor:
             patience = self._patience[child.state]
             child.timer = asyncio.get_running_loop().call_later(patience, self._happens, child, Event.TIME_UP)
         elif action is Action.TERMINATE:
-            _signal(child, signal.SIGTERM)
+            if child.process is not None:
+                log.info("Asking the user endpoint to end (PID %d)", child.process.pid, extra=child.fields)
+                child.process.terminate()
         elif action is Action.KILL:
-            _signal(child, signal.SIGKILL, group=True)
+            if child.process is not None:
+                log.info("Killing the user endpoint (PID %d)", child.process.pid, extra=child.fields)
+                child.process.kill()
         elif action is Action.SEND_NOTICE:
             if child.failure is not None:
                 self.tell(child.request.recipient, child.failure)
@@ -179,7 +228,10 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _launch_over(self, child: Child, task: asyncio.Task[None]) -> None:
+    def _begin(self, child: Child, work: Callable[[Child], Coroutine[Any, Any, None]]) -> None:
+        self._spawn(work(child)).add_done_callback(lambda task: self._begin_over(child, task))
+
+    def _begin_over(self, child: Child, task: asyncio.Task[None]) -> None:
         """A launch that ended by a bug must not leave a child that seems to be on its way for ever."""
         if task.cancelled() or (error := task.exception()) is None:
             return
@@ -190,70 +242,58 @@ class Supervisor:
 
     async def _launch(self, child: Child) -> None:
         """From the request to the process, and on to its end."""
+        await self._live(child, self._launcher.launch(child.request, child.user, child.credentials))
+
+    async def _follow(self, child: Child) -> None:
+        """The same of one that was adopted."""
+        await self._live(child, self._launcher.follow(child.request.name))
+
+    async def _live(self, child: Child, coming: Coroutine[Any, Any, Process]) -> None:
         try:
-            child.credentials.write(child.request.amqp_creds)
-            plan = await asyncio.to_thread(prepare, self._host, child.request, child.user, child.credentials)
-            running = await launch(plan, child.credentials)
+            process = await coming
         except EndpointError as error:
             child.failure = error.failure
             log.error("User endpoint: %s", error.failure.for_admin(), extra=child.fields | error.failure.fields)
-            self._happens(child, Event.LAUNCH_FAILED)
+            if (child.state, Event.LAUNCH_FAILED) in TABLE:
+                self._happens(child, Event.LAUNCH_FAILED)
             return
-        child.running = running
-        requester = child.request.requester.username
-        log.info("Started %s for %s (PID %d)", child.request.name, requester, running.process.pid, extra=child.fields)
-        self._happens(child, Event.LAUNCHED)
-        status = await running.process.wait()
-        if child.state is State.GONE:  # it could not even be killed, and was given up
+        child.process = process
+        if (child.state, Event.LAUNCHED) in TABLE:
+            requester = child.request.requester.username
+            log.info("Started %s for %s (PID %d)", child.request.name, requester, process.pid, extra=child.fields)
+            self._happens(child, Event.LAUNCHED)
+        status = await process.wait()
+        if child.state is State.GONE:  # it could not even be killed, and was given up; or it is to live on without us
             return
-        child.failure = _report_end(child, running, status)
+        child.failure = _report_end(child, process, status)
         if status != 0:
-            # It could not clean up: what it has started in its session would stay for ever.
-            _signal_group(running, signal.SIGTERM)
+            process.clean_up()
         self._happens(child, end_of(status, started=child.state is not State.STARTING))
 
 
-def _signal(child: Child, number: signal.Signals, *, group: bool = False) -> None:
-    """Signal the child's process, or it and what it has started."""
-    if child.running is None:
-        return
-    log.info("Sending %s to the user endpoint (PID %d)", number.name, child.running.process.pid, extra=child.fields)
-    if group:
-        _signal_group(child.running, number)
-    else:
-        with contextlib.suppress(ProcessLookupError):
-            child.running.process.send_signal(number)
-
-
-def _signal_group(running: Running, number: signal.Signals) -> None:
-    """Signal the process group that a user endpoint leads, if anything of it is left."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(running.process.pid, number)
-
-
-def _report_end(child: Child, running: Running, status: int) -> Failure | None:
+def _report_end(child: Child, process: Process, status: int) -> Failure | None:
     """Write the end of a process to the log; what to tell the user if it was not a normal one."""
-    pid = running.process.pid
+    pid = process.pid
     if status == 0:
         log.info("The user endpoint has ended (PID %d)", pid, extra=child.fields)
         return None
     meaning = exit_meaning(status)
     if status == ExitStatus.ALREADY_RUNNING:
-        log.error("The user endpoint runs already, for another manager: see %s", running.logfile, extra=child.fields)
+        log.error("The user endpoint runs already, for another manager: see %s", process.logfile, extra=child.fields)
         return None
     failure = Failure(
         stage=Stage.EXEC,
         code="USER_ENDPOINT_ENDED",
         reason=f"The user endpoint's process ended with {meaning}",
         mender=Mender.ADMIN,
-        detail=running.log_tail(),
+        detail=process.log_tail(),
     )
     if child.state in (State.STOPPING, State.KILLING):
         log.info("The user endpoint has ended with %s (PID %d)", meaning, pid, extra=child.fields)
     else:
         log.error(
             "The user endpoint has ended with %s (PID %d). The end of its log, %s:\n%s",
-            meaning, pid, running.logfile, failure.detail, extra=child.fields | failure.fields,
+            meaning, pid, process.logfile, failure.detail, extra=child.fields | failure.fields,
         )  # fmt: skip
     return failure
 

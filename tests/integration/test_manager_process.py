@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import uuid
@@ -353,3 +354,15 @@ def test_what_is_registered_is_what_the_official_endpoint_registers(wire, tmp_pa
         "user_config_schema",
     }
     assert manager.endpoint_dir.joinpath("endpoint.json").read_text() == f'{{"endpoint_id": "{wire.manager_id}"}}'
+
+
+def test_the_audit_log_of_the_configuration_has_the_session_and_its_starts(wire, tmp_path, user_endpoint):
+    path = tmp_path / "audit.log"
+    with registering(wire) as service, ManagerProcess(tmp_path, service, config=f"audit_log_path: {path}\n"):
+        wire.send(wire.start_command(user_endpoint))
+        seen = wire.state_of(user_endpoint)
+
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["log-opened", "session-begin", "start", "session-end"]
+    assert lines[2]["identity_name"] == "owner@example.org"
+    assert seen["document"]["audit_fd"] in seen["descriptors"]

@@ -17,7 +17,7 @@ from endpoint.config.model import load_manager_config
 from endpoint.manager.children import State
 from endpoint.manager.commands import Recipient, Requester, StartRequest
 from endpoint.manager.local_user import LocalUser
-from endpoint.manager.spawn import Host
+from endpoint.manager.spawn import Host, Local
 from endpoint.manager.supervisor import Supervisor
 from endpoint.wire.queues import Registration
 from tests.support.managers import TEMPLATE, Wire, stand_in_programs
@@ -53,7 +53,7 @@ async def until_it_runs(supervisor: Supervisor, name: str) -> None:
 
 def test_a_user_endpoint_that_is_killed_after_its_start_is_reported(wire, host, request_for_one, tmp_path):
     async def history() -> dict[str, Any]:
-        supervisor = Supervisor(host, grace_s=0.1, starting_s=0.1)
+        supervisor = Supervisor(Local(host), grace_s=0.1, starting_s=0.1)
         supervisor.request(request_for_one, LocalUser("me", os.getuid(), os.getgid(), tmp_path))
         seen = await asyncio.to_thread(wire.state_of, request_for_one.recipient.endpoint_id)
         await asyncio.wait_for(until_it_runs(supervisor, request_for_one.name), 20)

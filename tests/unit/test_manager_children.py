@@ -13,6 +13,7 @@ from endpoint.manager.supervisor import end_of
 REQUESTED, LAUNCHED, LAUNCH_FAILED = Event.REQUESTED, Event.LAUNCHED, Event.LAUNCH_FAILED
 ENDED_WELL, ENDED_BADLY, ENDED_TOLD = Event.ENDED_WELL, Event.ENDED_BADLY, Event.ENDED_TOLD
 TIME_UP, STOP = Event.TIME_UP, Event.STOP
+ADOPTED, ADOPTED_EARLY, LEAVE = Event.ADOPTED, Event.ADOPTED_EARLY, Event.LEAVE
 WITH_A_PROCESS = {State.STARTING, State.RUNNING, State.KEEPING}
 
 
@@ -111,6 +112,37 @@ def test_a_user_endpoint_that_was_stopped_is_neither_reported_nor_revived():
     for history in ((LAUNCHED, STOP), (LAUNCHED, REQUESTED, STOP), (LAUNCHED, STOP, STOP)):
         for end in (ENDED_WELL, ENDED_BADLY, ENDED_TOLD):
             assert play(REQUESTED, *history, end) == (State.GONE, [Action.FORGET])
+
+
+def test_a_user_endpoint_of_a_former_manager_runs_already():
+    assert play(ADOPTED) == (State.RUNNING, [Action.FOLLOW])
+
+
+def test_a_request_for_one_of_a_former_manager_refreshes_its_credentials_and_launches_nothing():
+    assert play(ADOPTED, REQUESTED) == (State.KEEPING, [Action.REFRESH_CREDENTIALS, Action.SET_TIMER])
+
+
+def test_one_that_a_former_manager_has_asked_for_is_followed_until_it_is_there():
+    assert play(ADOPTED_EARLY) == (State.PREPARING, [Action.FOLLOW])
+    assert play(ADOPTED_EARLY, LAUNCHED) == (State.STARTING, [Action.SET_TIMER])
+    assert play(ADOPTED_EARLY, LAUNCH_FAILED) == (State.GONE, [Action.SEND_NOTICE, Action.FORGET])
+
+
+def test_the_end_of_one_of_a_former_manager_is_reported_as_any_other():
+    assert play(ADOPTED, ENDED_BADLY) == (State.GONE, [Action.SEND_NOTICE, Action.FORGET])
+    assert play(ADOPTED, ENDED_WELL) == (State.GONE, [Action.FORGET])
+
+
+@pytest.mark.parametrize("history", [(), (LAUNCHED,), (LAUNCHED, TIME_UP), (LAUNCHED, REQUESTED)])
+def test_one_that_is_left_to_the_next_manager_is_forgotten_and_nothing_is_done_to_it(history):
+    assert play(REQUESTED, *history, LEAVE) == (State.GONE, [Action.FORGET])
+
+
+def test_what_is_being_stopped_is_not_left():
+    for history in ((STOP,), (STOP, STOP)):
+        state, _ = play(REQUESTED, LAUNCHED, *history)
+        with pytest.raises(ImpossibleEvent):
+            step(state, LEAVE)
 
 
 def test_a_process_that_cannot_be_killed_is_given_up():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from pathlib import Path
@@ -187,12 +188,12 @@ ME = LocalUser(name="me", uid=1000, gid=1000, home=Path("/home/me"))
 
 
 def test_the_owner_is_served_through_any_linked_identity():
-    assert OwnerOnly(frozenset({"a", "b"}), ME).admit(requester("x", "b")) is ME
+    assert asyncio.run(OwnerOnly(frozenset({"a", "b"}), ME).admit(requester("x", "b"))) is ME
 
 
 def test_somebody_else_is_refused_in_words_for_them():
     with pytest.raises(Refusal) as caught:
-        OwnerOnly(frozenset({"a"}), ME).admit(requester("x"))
+        asyncio.run(OwnerOnly(frozenset({"a"}), ME).admit(requester("x")))
 
     assert caught.value.failure.code == "IDENTITY_NOT_ALLOWED"
     assert "somebody@example.org" in caught.value.failure.for_user()
@@ -200,4 +201,4 @@ def test_somebody_else_is_refused_in_words_for_them():
 
 def test_an_identity_set_without_ids_is_nobody():
     with pytest.raises(Refusal):
-        OwnerOnly(frozenset({"a"}), ME).admit(Requester("x", "a", ({}, {"sub": None})))
+        asyncio.run(OwnerOnly(frozenset({"a"}), ME).admit(Requester("x", "a", ({}, {"sub": None}))))
