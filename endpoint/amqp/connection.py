@@ -42,16 +42,19 @@ class Connection(AsyncioConnection):  # type: ignore[misc]
                 if rest := self._send_now(piece):
                     super()._adapter_emit_data(rest)
 
-    def _send_now(self, piece: bytes) -> bytes:
-        """Send what the socket takes at once; returns the rest. Pika would ask first whether it is writable."""
+    def _send_now(self, piece: bytes) -> memoryview:
+        """Send what the socket takes at once; returns the rest. Pika would ask first whether it is writable.
+
+        The rest is no copy, which would be one more for each try.
+        """
+        rest = memoryview(piece)
         transport = self._transport
         if type(transport) is not _AsyncPlaintextTransport or transport.get_write_buffer_size():
-            return piece
+            return rest
         try:
-            sent = transport._sock.send(piece)
+            return rest[transport._sock.send(piece) :]
         except OSError:  # it is full, or broken, which is for pika to find
-            return piece
-        return piece[sent:]
+            return rest
 
 
 def _pieces(unsent: list[bytes]) -> Iterator[bytes]:

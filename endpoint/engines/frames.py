@@ -16,12 +16,13 @@ def header(length: int) -> bytes:
 
 
 class FrameReader:
-    """Pieces of a stream in, whole frames out. A large frame is copied once, when its last piece is there."""
+    """Pieces of a stream in, whole frames out."""
 
     def __init__(self) -> None:
         self._head = b""
-        self._parts: list[bytes] = []
         self._missing: int | None = None  # of the frame that has begun
+        self._begun = bytearray()
+        self._filled = 0
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """The frames that are whole with `piece`; all of them have to be taken."""
@@ -36,13 +37,27 @@ class FrameReader:
                 self._head, begin = b"", end
             part = piece[begin : begin + self._missing]
             begin += len(part)
-            if len(part) < self._missing:
-                self._parts.append(part)
-                self._missing -= len(part)
+            whole = len(part) == self._missing
+            if not whole or self._begun:
+                part = self._add(part)
+            if not whole:
                 return
             self._missing = None
-            if self._parts:
-                self._parts.append(part)
-                part = b"".join(self._parts)
-                self._parts = []
             yield part
+
+    def _add(self, part: bytes) -> bytes:
+        """Put a part into its place in a frame; returns the frame when it is whole.
+
+        The place is made at once, in its size: parts that are kept until the last one comes leave holes of every size
+        in the memory.
+        """
+        assert self._missing is not None
+        if not self._begun:
+            self._begun, self._filled = bytearray(self._missing), 0
+        self._begun[self._filled : self._filled + len(part)] = part
+        self._filled += len(part)
+        self._missing -= len(part)
+        if self._missing:
+            return b""
+        frame, self._begun = bytes(self._begun), bytearray()
+        return frame

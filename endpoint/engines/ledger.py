@@ -127,7 +127,8 @@ class Ledger:
             if debt not in self._debts:
                 return False
             self._debts.remove(debt)
-            return True
+        debt.attempt = None  # which holds the debt: together they would keep the task's body until a garbage collection
+        return True
 
 
 def _give(debt: _Debt, error: EndpointError | None) -> None:
