@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
@@ -43,6 +42,8 @@ def explain(settings: Settings, /, place: Place, identity: str) -> int:
     IDENTITY is a user name such as alice@example.org, an identity's id, a JSON file with an identity or with a list of
     somebody's identities, or - for such a list on standard input. Status 1 if there would be no user endpoint.
     """
+    import asyncio
+
     from endpoint.cli.idmap_report import as_text, explanation
     from endpoint.cli.idmap_table import given_identities
 
@@ -74,6 +75,8 @@ def test(settings: Settings, /, place: Place, table: Path, accounts: bool) -> in
     of entries with identity (a user name, an id, an identity's fields, or a list of somebody's identities) and user.
     The user is - or null for somebody who should be refused.
     """
+    import asyncio
+
     from endpoint.cli.idmap_table import rows
 
     file = _file(place)
@@ -103,6 +106,8 @@ def collisions(settings: Settings, /, place: Place, identities: Path | None) -> 
     Identities are made up from the rules, and mapped with all of them. The list for --identities has an identity, or a
     list of identities, for each person; these are mapped too.
     """
+    import asyncio
+
     from endpoint.cli.idmap_table import people, read
     from endpoint.manager.mapping_collisions import collisions_among, possible_collisions
 
@@ -153,6 +158,8 @@ async def _with_mapping(
 
 async def _mapped(mapping: IdentityMapping, given: Sequence[Identities]) -> list[tuple[str, str, Hit]]:
     """How each person is called, who they are, and where they lead."""
+    import asyncio
+
     from endpoint.cli.idmap_table import named
 
     found = []
@@ -168,6 +175,8 @@ async def _mismatches(
     place: Place, mapping: IdentityMapping, rows: Sequence[Row], *, accounts: bool
 ) -> list[dict[str, Any]]:
     """The lines that turn out otherwise, as plain values."""
+    import asyncio
+
     wrong: list[dict[str, Any]] = []
     for start in range(0, len(rows), AT_ONCE):
         some = rows[start : start + AT_ONCE]

@@ -91,10 +91,6 @@ def run(args: Sequence[str] | None = None) -> int:
         status = outcome if isinstance(outcome, int) else ExitStatus.OK
         sys.stdout.flush()
         return int(status)
-    except EndpointError as error:
-        log.debug("The command failed", exc_info=True)
-        log.critical(error.failure.for_admin(), extra=error.failure.fields)
-        return _report(error.failure, error.exit_status, settings)
     except click.Abort:
         click.echo(err=True)
         return ExitStatus.INTERRUPTED
@@ -106,12 +102,22 @@ def run(args: Sequence[str] | None = None) -> int:
         # The reader of our output (head, a pager) has seen enough. Python flushes stdout once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitStatus.OK
-    except Exception as error:
-        from endpoint.cli.crash import keep_traceback
+    except Exception as error:  # noqa: BLE001 - every failure becomes words and a status
+        return explain(error, settings)
 
-        where = keep_traceback(settings)
-        log.exception("The command ended unexpectedly")
-        return _report(_bug(error, where), ExitStatus.UNEXPECTED_ANSWER, settings)
+
+def explain(error: Exception, settings: Settings | None = None) -> int:
+    """Say why a command failed, where its caller looks for that; returns the exit status. Inside `except` only."""
+    settings = settings or Settings()
+    if isinstance(error, EndpointError):
+        log.debug("The command failed", exc_info=True)
+        log.critical(error.failure.for_admin(), extra=error.failure.fields)
+        return _report(error.failure, error.exit_status, settings)
+    from endpoint.cli.crash import keep_traceback
+
+    where = keep_traceback(settings)
+    log.exception("The command ended unexpectedly")
+    return _report(_bug(error, where), ExitStatus.UNEXPECTED_ANSWER, settings)
 
 
 def _report(failure: Failure, status: ExitStatus, settings: Settings) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
+import importlib.util
 import os
 import platform
 import sys
@@ -66,7 +66,11 @@ def _versions() -> dict[str, str | None]:
 
 @functools.cache
 def _installed(distribution: str) -> str | None:
+    if importlib.util.find_spec(distribution.replace("-", "_")) is None:
+        return None  # as on most hosts of an endpoint; the next lines load more than a small task needs
+    from importlib import metadata
+
     try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
         return None

@@ -60,34 +60,41 @@ class Installed:
 
 
 @contextlib.contextmanager
-def installed() -> Iterator[Installed]:
-    """An environment for a while."""
+def installed(source: Path | None = None, *, ours: bool = True) -> Iterator[Installed]:
+    """An environment for a while. source: the site-packages whose modules it has, else this interpreter's.
+
+    ours: with the package as it is in the checkout; else with what `source` has, and no programs.
+    """
     root = Path(tempfile.mkdtemp(prefix="gct-installed-"))
     try:
         root.chmod(0o755)
         made = Installed(root)
-        _make(made)
+        _make(made, source or Path(sysconfig.get_paths()["purelib"]))
+        if ours:
+            _put_programs(made)
+            made.put_package()
         yield made
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _make(made: Installed) -> None:
+def _make(made: Installed, source: Path) -> None:
     base = _interpreter()
     made.packages.mkdir(parents=True)
     (made.root / "bin").mkdir()
     (made.root / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
     for name in ("python", "python3"):
         (made.root / "bin" / name).symlink_to(base)
-    for name in PROGRAMS:
-        script = made.root / "bin" / name
-        script.write_text(f"#!{made.python} -I\nfrom endpoint.cli.main import main\n\nmain()\n")
-        script.chmod(0o755)
-    source = Path(sysconfig.get_paths()["purelib"])
     for entry in source.iterdir():
         if entry.suffix != ".pth" and entry.name not in ("endpoint", "__pycache__"):
             _provide(entry, made.packages / entry.name)
-    made.put_package()
+
+
+def _put_programs(made: Installed) -> None:
+    for name in PROGRAMS:
+        script = made.root / "bin" / name
+        script.write_text(f"#!{made.python} -I\nfrom endpoint.cli.program import main\n\nmain()\n")
+        script.chmod(0o755)
 
 
 def _provide(entry: Path, target: Path) -> None:
