@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.client import PATIENCE_S, Listener, Recipe, Silence, ask, burst, publish
+from bench.client import PATIENCE_S, Listener, Recipe, Silence, answered_by, ask, burst, publish
 from bench.figures import Results, percentile
 from bench.payload import give_back, nothing
 from bench.processes import PeakMemory, Tree
@@ -90,11 +90,13 @@ def start_again(results: Results, url: str, side: Side, count: int, round_number
 def started(endpoint: Endpoint) -> dict[str, float]:
     """Spawn it with a task in its queue; seconds to the first heartbeat and to the first result."""
     queues = endpoint.queues
-    publish(queues, NOTHING)
+    task_id = publish(queues, NOTHING)
     with Listener(queues, [queues.heartbeat, queues.result]) as listener:
         spawned = endpoint.spawn()
         heartbeat, _ = listener.next(queues.heartbeat, START_TIMEOUT_S)
-        result, _ = listener.next(queues.result, START_TIMEOUT_S)
+        result, body = listener.next(queues.result, START_TIMEOUT_S)
+    if answered_by(body) != task_id:
+        raise Silence("an error came instead of the first result")
     return {"heartbeat": heartbeat - spawned, "first_result": result - spawned}
 
 

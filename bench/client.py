@@ -108,7 +108,7 @@ def ask(queues: Queues, listener: Listener, recipe: Recipe, timeout: float = PAT
     before = time.monotonic()
     queues.channel.basic_publish(queues.exchange, queues.task, body, properties)
     came, answer = listener.next(queues.result, timeout)
-    if _answered(answer) != task_id:
+    if answered_by(answer) != task_id:
         raise Silence("an error, or another task's result, came instead of the result")
     return came - before
 
@@ -156,14 +156,14 @@ def _read(queues: Queues, published: set[str]) -> tuple[set[str], float | None]:
         while len(answered) < len(published):
             came, body = listener.next(queues.result, PATIENCE_S / 3)
             read += 1
-            task_id = _answered(body)
+            task_id = answered_by(body)
             if task_id in published and task_id not in answered:
                 answered.add(task_id)
                 late = came if read > there else None
     return answered, late
 
 
-def _answered(body: bytes) -> str | None:
+def answered_by(body: bytes) -> str | None:
     """The id of the task that a message answers; None for an error result."""
     message = decode(body)
     if isinstance(message, Result):
