@@ -40,6 +40,9 @@ class Starts(Protocol):
         Empty where nobody wants to know; None where `started` is to be told of each task. Raises OSError.
         """
 
+    def begun_as(self, task_id: str, page: str, number: int) -> None:
+        """A task that is answered now was the `number`th (from 0) of the process with that page."""
+
     def drop_page(self, path: str) -> None:
         """The process is gone, and so is what it had begun, or that was told to `started`."""
 
@@ -55,6 +58,9 @@ class NoStarts:
 
     def new_page(self) -> str:
         return ""
+
+    def begun_as(self, task_id: str, page: str, number: int) -> None:
+        del task_id, page, number
 
     def drop_page(self, path: str) -> None:
         del path

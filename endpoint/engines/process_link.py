@@ -49,7 +49,7 @@ class WorkerProcess:
 
     given: the tasks that it has and that are not answered, in their order.
     moved: when it last got something to do, or has last answered, of `time.monotonic`.
-    count: how many tasks it was given and has kept.
+    count: how many tasks it was given and has kept. answered: how many of them are answered.
     """
 
     def __init__(self, lifeline: Lifeline, options: bytes, page: str | None) -> None:
@@ -59,7 +59,7 @@ class WorkerProcess:
         self.moved = time.monotonic()
         self.ready = False
         self.putting_back = False
-        self.count = 0
+        self.count = self.answered = 0
         self._frames = FrameReader()
         self._outgoing: deque[memoryview] = deque()
         ours, theirs = socket.socketpair()

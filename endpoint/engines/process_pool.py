@@ -240,7 +240,11 @@ class ProcessPool:
         if answers:
             worker.pace.took(now - process.moved, len(answers))
         for frame in answers:
-            process.given.popleft().future.set_result(frame)
+            attempt = process.given.popleft()
+            if process.page:
+                self._starts.begun_as(attempt.task.task_id, process.page, process.answered)
+            process.answered += 1
+            attempt.future.set_result(frame)
         process.moved = now
 
     def _retire_if_used_up(self, worker: _Worker) -> None:

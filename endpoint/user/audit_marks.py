@@ -14,10 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from endpoint.engines.marks import PAGE_BYTES, PAGE_LINES
+from endpoint.engines.marks import LINE_BYTES, PAGE_BYTES, PAGE_LINES
 from endpoint.user.journal import Journal
 
-LINE_BYTES: Final = PAGE_BYTES // PAGE_LINES
 READ_BYTES: Final = 256 * 1024  # at once; what is behind that is read the next time
 
 
@@ -58,6 +57,10 @@ class Marks:
         with self._lock, suppress(OSError, ValueError):
             self._pages[path] = _Page(path)
         return path
+
+    def begun_as(self, task_id: str, page: str, number: int) -> None:
+        """See `Journal.begun_as`."""
+        self._journal.begun_as(task_id, page, number)
 
     def drop_page(self, path: str) -> None:
         """See `Journal.drop_page`."""
@@ -168,7 +171,7 @@ class _Page:
                 break
             self._seen[self._place] = line
             self._place = (self._place + 1) % PAGE_LINES
-            if mark := _mark(line.decode(errors="replace").rstrip("-\n").split(" "), ("", "")):
+            if mark := _mark(line.partition(b"\n")[0].decode(errors="replace").split(" "), ("", "")):
                 found.append(mark)
         return found
 

@@ -21,15 +21,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
+import mmap
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from endpoint.engines.marks import GATE, PAGE_BYTES, start_line
+from endpoint.engines.marks import GATE, forget, lines_of, make_page, start_line
 from endpoint.user.segment import Segment
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ SMALL_SEGMENT_BYTES = 64 * 1024  # where a disk is nearly full
 LINES_IN_A_SEGMENT = 3  # at least, also of large answers
 SEGMENTS_KEPT = 1  # complete ones, beside the one that is written
 SPARE, LARGEST_SPARE_BYTES = 1, 16 * 1024 * 1024  # segments for another use
+PAGE = ".page"
 REMEMBERED = 10_000  # answered tasks, from one process to the next
 
 
@@ -74,6 +75,8 @@ class Journal:
         self._lock = threading.Lock()
         self._closing = False
         self._segment_of: dict[str, Segment] = {}
+        self._pages: dict[str, mmap.mmap] = {}
+        self._places: dict[str, tuple[mmap.mmap, int]] = {}  # where the marks are of tasks that are not settled
         self.full_since: float | None = None
         directory.mkdir(mode=0o700, exist_ok=True)
         old = sorted(directory.glob("*.*"))
@@ -112,19 +115,18 @@ class Journal:
         """A file in which one worker process notes its starts; see `worker.starts.Page`. Raises OSError."""
         with self._lock:
             self._number += 1
-            path = self._directory / f"{self._number:08}.page"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(descriptor, 0, PAGE_BYTES)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
-        return str(path)
+            path = str(self._directory / f"{self._number:08}{PAGE}")
+        self._pages[path] = make_page(path)
+        return path
+
+    def begun_as(self, task_id: str, page: str, number: int) -> None:
+        """An answered task was the `number`th (from 0) of the process with that page, where its mark can be found."""
+        if page in self._pages:
+            self._places[task_id] = (self._pages[page], number)
 
     def drop_page(self, path: str) -> None:
         """The process is gone, and what it had begun is answered, or noted by `started`."""
+        self._pages.pop(path, None)
         with contextlib.suppress(OSError):
             Path(path).unlink()
 
@@ -136,6 +138,8 @@ class Journal:
     def done(self, task_id: str) -> None:
         """The broker has confirmed a task's answer."""
         self._write(task_id, b"D %s\n" % task_id.encode())
+        if place := self._places.pop(task_id, None):
+            forget(*place)  # the line above goes with its segment, the mark would stay
         self.handed_back(task_id)
 
     def handed_back(self, task_id: str) -> None:
@@ -258,12 +262,17 @@ def _read(paths: list[Path]) -> dict[str, Found]:
     found: dict[str, Found] = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            for line in path.read_bytes().partition(b"\0")[0].split(b"\n")[:-1]:
+            for line in _lines(path):
                 kind, _, rest = line.partition(b" ")
                 if reader := _READERS.get(kind):
                     with contextlib.suppress(ValueError):
                         reader(found, rest)
     return found
+
+
+def _lines(path: Path) -> Iterable[bytes]:
+    content = path.read_bytes()
+    return lines_of(content) if path.suffix == PAGE else content.partition(b"\0")[0].split(b"\n")[:-1]
 
 
 def _read_start(found: dict[str, Found], rest: bytes) -> None:

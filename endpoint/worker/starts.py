@@ -10,6 +10,7 @@ import time
 
 GATE = "open"  # a file beside the journal's; workers begin nothing when it is gone
 PAGE_LINES, LINE_BYTES = 128, 160  # of a worker process's page
+NUMBER_DIGITS = 15  # at the end of each of its lines: which of the process's tasks it is
 
 _host = functools.cache(socket.gethostname)
 
@@ -59,13 +60,15 @@ class Page:
             self._map = mmap.mmap(descriptor, PAGE_LINES * LINE_BYTES)
         finally:
             os.close(descriptor)
-        self._place = 0
+        self._number = 0
 
     def begin(self, task_id: str) -> None:
         """Note that a task begins. The first byte comes last: a line is there whole, or not at all."""
-        line = start_line(task_id, time.time(), _host())[: LINE_BYTES - 2].ljust(LINE_BYTES - 1, b"-") + b"\n"
-        begin = self._place * LINE_BYTES
+        number = self._number
+        begin = number % PAGE_LINES * LINE_BYTES
+        line = start_line(task_id, time.time(), _host())[: LINE_BYTES - NUMBER_DIGITS - 2]
+        line = line.ljust(LINE_BYTES - NUMBER_DIGITS - 1, b"-") + b"%0*d\n" % (NUMBER_DIGITS, number)
         self._map[begin] = ord("-")
         self._map[begin + 1 : begin + LINE_BYTES] = line[1:]
         self._map[begin] = line[0]
-        self._place = (self._place + 1) % PAGE_LINES
+        self._number = number + 1
