@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench bench-faults bench-test faults lint unit hostile integration compat root site editor newer peers system format reference lock clean
+.PHONY: demo test bench bench-faults bench-multi-user bench-test faults lint unit hostile integration compat root site editor newer peers system format reference lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -45,7 +45,7 @@ root: $(VENV)/.done $(PEERS) system ## A multi-user endpoint with real users, PA
 	@tests/support/system-packages root
 	$(PYTEST) tests/root --durations 5
 
-site: $(VENV)/.done                 ## The Ansible role on this machine, and the flake with a stand-in for nixpkgs
+site: $(VENV)/.done $(PEERS) system ## The Ansible role, a booted machine with systemd, the flake with a stand-in for nixpkgs
 	@tests/support/system-packages site
 	$(PYTEST) tests/site tests/nix --durations 5
 
@@ -60,12 +60,18 @@ bench-faults: $(VENV)/.done $(PEERS)   ## Both under faults, at length
 	@tests/support/system-packages faults
 	$(BIN)/python -m bench.faults
 
+bench-multi-user: $(VENV)/.done .venvs/agent/.done $(PEERS) system   ## A multi-user endpoint beside the official one, as root
+	@tests/support/system-packages root
+	$(BIN)/python -m bench.multi_user
+
 bench-test: $(VENV)/.done .venvs/agent/.done $(PEERS) system   ## A short benchmark: no task lost, no figure far off its goal
 	$(PYTEST) tests/bench --durations 5
 
+# What runs in the Python of somebody else's choice: workers, engines, endpoints, the command line. The hub is our own.
+NEWER := $(foreach part,engine worker user cli manager config,tests/integration/test_$(part)_*.py)
 newer: .venvs/newer/.done $(PEERS) system           ## The same code on a newer Python
 	.venvs/newer/bin/python -m pytest -q -n $(WORKERS) tests/unit tests/schemas
-	.venvs/newer/bin/python -m pytest -q -n $(WAITERS) --dist loadfile tests/integration --durations 5
+	.venvs/newer/bin/python -m pytest -q -n $(WAITERS) --dist loadfile $(NEWER) --durations 5
 
 system:                             ## What is not a Python package: RabbitMQ, Open MPI, a compiler
 	@tests/support/system-packages

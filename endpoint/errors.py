@@ -41,6 +41,8 @@ class Stage(str, enum.Enum):
     CONNECT = "connect"
     COMMAND = "command"
     MAP_IDENTITY = "map-identity"
+    POLICY = "policy"
+    PAM = "pam"
     RENDER = "render"
     VALIDATE = "validate"
     EXEC = "exec"

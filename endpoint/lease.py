@@ -28,6 +28,7 @@ from endpoint.errors import AlreadyRunning, ConfigError
 log = logging.getLogger(__name__)
 
 KEPT_EVERY = 15  # seconds; the official endpoint takes a file touched less than 30 s ago for a running endpoint
+LARGEST_FILE = 65536  # bytes that are read of a file
 FRESH = 90  # seconds; a lease of a host that we can't look into is believed for so long after its last renewal
 
 State = Literal["running", "stale", "elsewhere", "none"]
@@ -82,11 +83,27 @@ def this_process() -> Holder:
     )
 
 
+def read_small(path: Path, largest: int = LARGEST_FILE) -> bytes:
+    """The first bytes of a file, which may be in a directory of somebody else's; raises OSError.
+
+    Not of a link there, nor of a pipe that nobody writes to, nor of a device without an end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return os.pread(descriptor, largest, 0)
+    finally:
+        os.close(descriptor)
+
+
 def read_lease(path: Path) -> LeaseState:
     """What the PID file says; never changes anything. ConfigError if it can't be read."""
     try:
-        with path.open("rb") as file:
-            return _state_of(file.fileno())
+        # As in `read_small`; the lock of an open file is of use here.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return _state_of(descriptor)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         return LeaseState("none")
     except OSError as error:
@@ -208,7 +225,7 @@ class Lease:
 
 def _state_of(descriptor: int, *, unlocked: bool = False) -> LeaseState:
     status = os.fstat(descriptor)
-    content = os.pread(descriptor, 65536, 0)
+    content = os.pread(descriptor, LARGEST_FILE, 0)
     holder = parse_holder(content)
     if holder is None:
         # An empty file is one whose writer ended between creating and writing it.

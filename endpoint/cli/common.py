@@ -106,8 +106,14 @@ def echo_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, default=str))
 
 
+def plain(text: str) -> str:
+    """`text` in one line without what moves a terminal's cursor: it may be somebody else's."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Left-aligned columns below their headings."""
+    rows = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (headings, *rows)) for i in range(len(headings))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (headings, *rows)]
     lines.insert(1, "  ".join("-" * width for width in widths))

@@ -80,7 +80,8 @@ def start_detached(
     reader, writer = os.pipe()
     try:
         command = _command(settings, endpoint_dir, endpoint_uuid, writer)
-        process = _spawn([*command, "--policy", policy] if policy else command, logfile, writer)
+        command += ["--policy", policy] if policy else []
+        process = _spawn(command, logfile, writer, flags=os.O_NOFOLLOW if with_monitor else 0)
     finally:
         os.close(writer)
     try:
@@ -118,10 +119,10 @@ def _this_program() -> list[str]:
     return [str(script)] if script.name in PROGRAM_NAMES and script.is_file() else ["-m", "endpoint.cli.main"]
 
 
-def _spawn(command: list[str], logfile: Path, writer: int) -> subprocess.Popen[bytes]:
+def _spawn(command: list[str], logfile: Path, writer: int, *, flags: int = 0) -> subprocess.Popen[bytes]:
     try:
         logfile.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        log = os.open(logfile, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        log = os.open(logfile, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
     except OSError as error:
         raise DetachFailure(f"The log {logfile} can't be written: {error.strerror}") from error
     try:

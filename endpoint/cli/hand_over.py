@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+import sys
 from pathlib import Path
 
 from endpoint.errors import UsageError
@@ -35,6 +36,13 @@ def hand_over(folder: Path, service_user: str, *, with_parent: bool) -> str:
             f"{service_user} can't reach it, since {closed} is closed to others. Configure the endpoint elsewhere, "
             "for example with: globus-compute-endpoint --config-dir /var/lib/globus-compute configure ..."
         )
+    for part in (Path(sys.executable), Path(os.__file__)):  # the environment, and the Python that it was made of
+        if closed := _first_closed(part, account):
+            lines.append(
+                f"{service_user} can't run this program, since {closed} is closed to others. Install it where "
+                "everybody can run it, with a Python that everybody can read: in /opt, say, with /usr/bin/python3"
+            )
+            break
     return "\n".join(lines)
 
 

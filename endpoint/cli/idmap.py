@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
@@ -136,7 +137,8 @@ def collisions(settings: Settings, /, place: Place, identities: Path | None) -> 
 def _file(place: Place) -> MappingFile:
     from endpoint.manager.mapping import read_mapping
 
-    return read_mapping(place.path)
+    # Root asks for the manager, who owns the endpoint's directory and what is in it.
+    return read_mapping(place.path, place.folder.stat().st_uid if place.folder and os.geteuid() == 0 else None)
 
 
 def _warn(file: MappingFile) -> None:

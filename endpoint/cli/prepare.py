@@ -7,26 +7,32 @@ way of every start, so it imports little, and nothing of the command line.
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import stat
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
 from endpoint.errors import EndpointError, ExitStatus, Failure
 from endpoint.manager.memory import sealed
 from endpoint.manager.order import LARGEST_ORDER, Order, SpawnFailure
-from endpoint.manager.plan import PROGRAM, Descriptors, Plan, make_plan, open_log
+
+if TYPE_CHECKING:
+    from endpoint.manager.plan import Plan
 
 FAILURE_FD = 3
 CREDENTIALS_FD = 4
 AUDIT_FD = 5
+AUDIT_REQUIRED = "GLOBUS_COMPUTE_AUDIT_REQUIRED"  # the keeper's word, as in endpoint/privileged/keeper.py
 LARGEST_FAILURE = 64 * 1024
 LONGEST_DETAIL = 16 * 1024
 
 
 def main() -> int:
     """Replace this process by the user endpoint, or tell why not."""
+    gc.disable()  # this is over before there is much to collect; looking for it would be a tenth of it
     os.umask(0o077)
     os.set_inheritable(FAILURE_FD, False)  # its end without a word means that the user endpoint runs
     try:
@@ -41,13 +47,17 @@ def main() -> int:
 
 
 def _plan() -> Plan:
+    from endpoint.manager.plan import Descriptors, make_plan  # most of what a start takes: YAML, templates, schemas
+
     with open(0, "rb", closefd=False) as stream:
         text = stream.read(LARGEST_ORDER + 1)
     if len(text) > LARGEST_ORDER:
         raise SpawnFailure("The manager's order for a user endpoint is too large", code="BAD_ORDER")
     order = Order.from_json(text)
     audit = AUDIT_FD if _is_pipe(AUDIT_FD) else None
-    return make_plan(order, os.environ, Descriptors(CREDENTIALS_FD, audit), parent=os.getppid())
+    required = os.environ.pop(AUDIT_REQUIRED, "") != ""
+    descriptors = Descriptors(CREDENTIALS_FD, audit, audit_required=required)
+    return make_plan(order, os.environ, descriptors, parent=os.getppid())
 
 
 def _is_pipe(descriptor: int) -> bool:
@@ -63,6 +73,8 @@ def _is_pipe(descriptor: int) -> bool:
 
 def become(plan: Plan) -> None:
     """Be the process of `plan`; raises SpawnFailure."""
+    from endpoint.manager.plan import PROGRAM, open_log
+
     log = open_log(plan.logfile)
     document = sealed("start", plan.document)
     try:

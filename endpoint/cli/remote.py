@@ -25,11 +25,11 @@ def _service_options(endpoint_dir: Path | None) -> tuple[str | None, bool]:
 
 
 def login_of(settings: Settings, endpoint_dir: Path | None) -> globus_sdk.GlobusApp:
-    """The login for the environment that the endpoint's configuration names."""
+    """The login of the endpoint, for the environment that its configuration names."""
     from endpoint.manager.login import globus_app
 
     environment, _ = _service_options(endpoint_dir)
-    return globus_app(environment, settings.compute_dir)
+    return globus_app(environment, settings.compute_dir, endpoint_dir)
 
 
 def compute_service(

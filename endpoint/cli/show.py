@@ -17,6 +17,7 @@ from endpoint.cli.common import (
     existing_endpoint_dir,
     json_option,
     pass_settings,
+    plain,
     table,
 )
 from endpoint.config.endpoint_json import stored_endpoint_id
@@ -24,6 +25,8 @@ from endpoint.config.paths import STATUS
 from endpoint.errors import ConfigError, EndpointError
 
 USER_ENDPOINT_PREFIX = "uep"
+TOLD = ("id", "user", "uid", "pid", "state", "since")  # what a manager says of a user endpoint
+LARGEST_STATUS = 16 * 1024 * 1024  # bytes
 # What people know from the official program, by the state of the lease.
 WORDS = {"running": "Running", "elsewhere": "Running", "stale": "Disconnected", "none": "Stopped"}
 
@@ -63,7 +66,7 @@ def list_endpoints(settings: Settings) -> None:
     click.echo(table(["Endpoint ID", "Status", "Endpoint Name", "Host"], rows))
     for entry in found:
         if problem := entry.get("problem"):
-            click.echo(f"{entry['name']}: {problem}", err=True)
+            click.echo(plain(f"{entry['name']}: {problem}"), err=True)
 
 
 @click.command("status")
@@ -97,8 +100,8 @@ def _user_endpoints(settings: Settings, endpoint_dir: Path, manager: dict[str, A
             entry["status"] = WORDS["none"]
         entry["condition"] = _condition(Path(entry["directory"])) if entry["pid"] else None
     for told in _told_by(endpoint_dir) if manager["pid"] else []:
-        name = str(told.get("name"))
-        there = {"status": WORDS["running"], "host": manager["host"], "directory": None, "condition": None}
+        name = str(told["name"])
+        there = {"status": WORDS["running"], "host": manager["host"], "directory": None, "condition": None, "pid": None}
         found[name] = {**there, **told, **found.get(name, {})}
     return [found[name] for name in sorted(found)]
 
@@ -106,22 +109,33 @@ def _user_endpoints(settings: Settings, endpoint_dir: Path, manager: dict[str, A
 def _told_by(endpoint_dir: Path) -> list[dict[str, Any]]:
     """What a manager that runs says of its user endpoints."""
     told = (_condition(endpoint_dir) or {}).get("user_endpoints")
-    return [entry for entry in told if isinstance(entry, dict)] if isinstance(told, list) else []
+    entries = [one for one in told if isinstance(one, dict) and one.get("name")] if isinstance(told, list) else []
+    return [
+        {"name": str(one["name"])} | {key: one[key] for key in TOLD if isinstance(one.get(key), (str, int, float))}
+        for one in entries
+    ]
 
 
 def _condition(directory: Path) -> dict[str, Any] | None:
-    """What an endpoint that runs says of itself; None where it says nothing."""
+    """What an endpoint that runs says of itself; None where it says nothing. It may be somebody else's to write."""
+    from endpoint.lease import read_small
+
     try:
-        found = json.loads((directory / STATUS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_small(directory / STATUS, LARGEST_STATUS))
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
 
 def _in_words(condition: dict[str, Any] | None) -> str:
     """The states that are not as they should be, and how many tasks there are."""
-    if condition is None:
-        return ""
+    try:
+        return _states(condition) if condition is not None else ""
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return "its status file says something else than it should"
+
+
+def _states(condition: dict[str, Any]) -> str:
     said = []
     for part, good in (("broker", "connected"), ("engine", "running")):
         state = condition.get(part) or {}
@@ -167,6 +181,7 @@ def _as_text(document: dict[str, Any]) -> str:
     ]
     if document.get("problem"):
         lines.append(f"Problem:    {document['problem']}")
+    lines = [plain(line) for line in lines]
     users = document["user_endpoints"]
     if users:
         rows = [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from endpoint.cli.common import Settings, checked_name, common_options, existing_endpoint_dir, is_uuid, pass_settings
-from endpoint.errors import ConfigError, EndpointError, ExitStatus, Stage, UsageError
+from endpoint.errors import ConfigError, EndpointError, ExitStatus, MappingError, Stage, UsageError
 
 if TYPE_CHECKING:
     import socket
@@ -194,11 +194,14 @@ def _monitor(descriptor: int | None) -> socket.socket | None:
         return None
     import socket
 
+    from endpoint.privileged.client_files import keep_from_children
+
     try:
         channel = socket.socket(fileno=descriptor)
     except OSError as error:
         raise UsageError("--monitor-fd is used by the monitor, and by nobody else") from error
     channel.set_inheritable(False)
+    keep_from_children(os.environ)
     return channel
 
 
@@ -238,16 +241,25 @@ def _check_kind(path: Path, config: ManagerConfig, *, multi_user: bool) -> None:
 
 
 def _check_files(endpoint_dir: Path) -> None:
-    """Refuse to start where the first user would meet what is wrong; ConfigError tells all of it."""
+    """Refuse to start where the first user would meet what is wrong; ConfigError tells all of it.
+
+    MappingError where only the identity mapping is wrong, which has an exit status of its own.
+    """
     from endpoint.config.check import errors
     from endpoint.config.examine import Examiner
     from endpoint.config.report import refusal
 
     examiner = Examiner(None)
     examiner.folder(endpoint_dir)
-    found = [problem for report in examiner.reports.values() for problem in report.problems]
-    if bad := errors(found):
-        raise refusal(bad)
+    found = [
+        (report.kind, problem) for report in examiner.reports.values() for problem in errors(list(report.problems))
+    ]
+    if not found:
+        return
+    told = refusal([problem for _, problem in found])
+    if all(kind == "identity-mapping" for kind, _ in found):
+        raise MappingError(told.failure.reason, detail=told.failure.detail)
+    raise told
 
 
 def _set_up_logs(

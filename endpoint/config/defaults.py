@@ -94,7 +94,8 @@ def write_endpoint_dir(
         "identity_mapping_config_path": str(files.identity_mapping) if files.identity_mapping else None,
         "authentication_policy": authentication_policy,
         "high_assurance": high_assurance or None,
-        "audit_log_path": str(folder / paths.AUDIT_LOG) if high_assurance else None,
+        # With several users the log is root's, and its place is in the monitor's policy.
+        "audit_log_path": str(folder / paths.AUDIT_LOG) if high_assurance and not multi_user else None,
         "subscription_id": subscription_id,
         "public": True if multi_user else None,
         "pam": {"enable": True} if pam else None,

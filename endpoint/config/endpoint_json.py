@@ -9,13 +9,14 @@ from pathlib import Path
 
 from endpoint.config.paths import ENDPOINT_JSON
 from endpoint.errors import ConfigError, Stage
+from endpoint.lease import read_small
 
 
 def stored_endpoint_id(endpoint_dir: Path) -> str | None:
     """The id in endpoint.json; None before the first registration. Raises ConfigError for a file that is broken."""
     path = endpoint_dir / ENDPOINT_JSON
     try:
-        return str(uuid.UUID(json.loads(path.read_text())["endpoint_id"]))
+        return str(uuid.UUID(json.loads(read_small(path))["endpoint_id"]))
     except FileNotFoundError:
         return None
     except OSError as error:

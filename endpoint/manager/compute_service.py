@@ -58,9 +58,10 @@ class ComputeService:
         self._v3 = globus_sdk.ComputeClientV3(app=app, **settings, **_bounds())
 
     @classmethod
-    def of(cls, config: ManagerConfig, compute_dir: Path) -> ComputeService:
-        """The service that an endpoint's configuration means, with the login of `compute_dir`; raises LoginError."""
-        app = globus_app(config.environment, compute_dir)
+    def of(cls, config: ManagerConfig, endpoint_dir: Path) -> ComputeService:
+        """The service that an endpoint's configuration means, with the endpoint's login, or that of the directory
+        above; raises LoginError or ConfigError."""
+        app = globus_app(config.environment, endpoint_dir.parent, endpoint_dir)
         return cls(app, environment=config.environment, local=bool(config.local_compute_services))
 
     def register(self, endpoint_id: str | None, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Token files, their namespaces and the native client are those of the official SDK, so that one login serves both.
 A client identity comes from `GLOBUS_COMPUTE_CLIENT_ID` and `GLOBUS_COMPUTE_CLIENT_SECRET`, or from the file that
-`GLOBUS_COMPUTE_CREDENTIAL_FILE` names (a service manager's credential, say), whose mode must keep others out.
+`GLOBUS_COMPUTE_CREDENTIAL_FILE` names (a service manager's credential, say), whose mode must keep others out, or from
+the files `client_id` and `client_secret` in the endpoint's directory.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from globus_sdk.token_storage import SQLiteTokenStorage, TokenValidationError
 from globus_sdk.transport import RequestsTransport, RetryConfig
 
 from endpoint.errors import ConfigError, EndpointError, LoginError, NetworkFailure, Stage, UnexpectedAnswer
+from endpoint.privileged.client_files import FILE_VARIABLE, read_client
 
 ID_VARIABLE = "GLOBUS_COMPUTE_CLIENT_ID"
 SECRET_VARIABLE = "GLOBUS_COMPUTE_CLIENT_SECRET"  # noqa: S105 - the name of a variable
-FILE_VARIABLE = "GLOBUS_COMPUTE_CREDENTIAL_FILE"
 ENVIRONMENT_VARIABLE = "GLOBUS_SDK_ENVIRONMENT"
 AUTH_URL_VARIABLE = "GLOBUS_SDK_SERVICE_URL_AUTH"
 COMPUTE_URL_VARIABLE = "GLOBUS_SDK_SERVICE_URL_COMPUTE"
@@ -53,10 +54,11 @@ class ClientCredentials:
         return f"ClientCredentials(client_id={self.client_id!r})"
 
 
-def client_credentials(environ: Mapping[str, str]) -> ClientCredentials | None:
-    """The client identity that the environment gives or points to; None: a person's login is wanted.
+def client_credentials(environ: Mapping[str, str], endpoint_dir: Path | None = None) -> ClientCredentials | None:
+    """The client identity that the environment gives or points to, else the endpoint's own files; None: a person's
+    login is wanted.
 
-    Half an identity is a LoginError: to go on as a person would be a surprise.
+    Half an identity is an error, LoginError or ConfigError: to go on as a person would be a surprise.
     """
     given = {name: environ.get(name, "").strip() for name in (ID_VARIABLE, SECRET_VARIABLE)}
     missing = [name for name, value in given.items() if not value]
@@ -70,7 +72,17 @@ def client_credentials(environ: Mapping[str, str]) -> ClientCredentials | None:
         )
     if path := environ.get(FILE_VARIABLE):
         return read_credential_file(Path(path))
-    return None
+    return _own_files(endpoint_dir) if endpoint_dir else None
+
+
+def _own_files(endpoint_dir: Path) -> ClientCredentials | None:
+    """Whoever owns the directory owns the files: root, too, follows nothing else that lies there."""
+    try:
+        owner = endpoint_dir.stat().st_uid
+    except OSError:  # there is no endpoint here
+        return None
+    client = read_client(endpoint_dir, (owner,))
+    return _checked(*client, str(endpoint_dir)) if client else None
 
 
 def read_credential_file(path: Path) -> ClientCredentials:
@@ -171,15 +183,15 @@ def service_environment(configured: str | None, environ: Mapping[str, str]) -> s
     return name
 
 
-def globus_app(environment: str | None, compute_dir: Path) -> globus_sdk.GlobusApp:
-    """The login with which REST clients of `globus_sdk` are made.
+def globus_app(environment: str | None, compute_dir: Path, endpoint_dir: Path | None = None) -> globus_sdk.GlobusApp:
+    """The login with which REST clients of `globus_sdk` are made; with `endpoint_dir`, perhaps that endpoint's own.
 
     It asks for the Compute service and the caller's identity; a client that needs more scopes adds them.
     Without a terminal, a person's login that is missing or over is a LoginError, never a prompt. ConfigError for an
     environment that is not known.
     """
     environment = service_environment(environment, os.environ)
-    credentials = client_credentials(os.environ)
+    credentials = client_credentials(os.environ, endpoint_dir)
     scopes = {
         globus_sdk.ComputeClientV3.scopes.resource_server: [globus_sdk.ComputeClientV3.scopes.all],
         AuthScopes.resource_server: [AuthScopes.openid],

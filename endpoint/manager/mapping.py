@@ -46,8 +46,11 @@ class MappingFile:
         return " and ".join(said + [f"{programs} program{'s' * (programs != 1)}"] * bool(programs))
 
 
-def read_mapping(path: Path) -> MappingFile:
-    """Read and check a mapping file. Raises MappingError that tells all that is wrong with it."""
+def read_mapping(path: Path, manager_uid: int | None = None) -> MappingFile:
+    """Read and check a mapping file. Raises MappingError that tells all that is wrong with it.
+
+    manager_uid: whose the file may be without a warning, beside root's; by default this process's, the manager.
+    """
     from endpoint.config.check import problems
     from endpoint.config.mapping_faults import mapping_faults
     from endpoint.config.model import read_text
@@ -55,7 +58,7 @@ def read_mapping(path: Path) -> MappingFile:
     from endpoint.config.report import located, refusal
 
     try:
-        doubts = _doubts(path)
+        doubts = _doubts(path, os.getuid() if manager_uid is None else manager_uid)
         document = (parse_json if path.suffix == ".json" else parse_yaml)(read_text(path), str(path))
         found = problems(document, "identity-mapping")
         found += located(mapping_faults(document.data), str(path), document.position)
@@ -71,7 +74,7 @@ def read_mapping(path: Path) -> MappingFile:
     return MappingFile(documents_of(document.data), (*doubts, *map(str, found)))
 
 
-def _doubts(path: Path) -> list[str]:
+def _doubts(path: Path, manager_uid: int) -> list[str]:
     """Warnings about the file itself: who can write it can be anybody. Raises ConfigError where that is everyone."""
     try:
         found = path.stat()
@@ -84,7 +87,7 @@ def _doubts(path: Path) -> list[str]:
     doubts = []
     if found.st_mode & stat.S_IWGRP:
         doubts.append(f"{path}: warning: its group can write it, and so be any local user")
-    if found.st_uid not in (0, os.getuid()):
+    if found.st_uid not in (0, manager_uid):
         doubts.append(f"{path}: warning: it belongs to the user id {found.st_uid}, who can be any local user by it")
     return doubts
 

@@ -29,6 +29,7 @@ from endpoint.privileged.steps import failure_from
 log = logging.getLogger(__name__)
 
 WELCOME_S = 20.0
+OWN_DOING = frozenset({"TOO_MANY_OF_USER", "TOO_OFTEN"})  # refusals that a user can do something about
 START_S = 120.0  # PAM modules may be slow, and make home directories
 
 
@@ -38,6 +39,7 @@ class Welcome:
 
     pam: bool
     service_name: str
+    audit_log: bool
     audit_required: bool
     watchdog_s: float = 0.0  # 0: nobody watches
 
@@ -167,6 +169,7 @@ class Monitored:
             user=_short(user.name),
             identity=_short(user.matched_identity or request.requester.effective_identity),
             identity_name=_short(request.requester.username),
+            mapped_by=_short(user.mapped_by),
             note=note,
         )
         return await self._started(record)
@@ -250,6 +253,7 @@ class Monitored:
                 Welcome(
                     pam=bool(event["pam"]),
                     service_name=str(event["service_name"]),
+                    audit_log=bool(event["audit_log"]),
                     audit_required=bool(event["audit_required"]),
                     watchdog_s=float(event.get("watchdog_s", 0.0)),
                 )
@@ -270,10 +274,10 @@ class Monitored:
     def _on_refused(self, event: Mapping[str, Any]) -> None:
         record = self._records.pop(str(event["name"]))
         failure = Failure(
-            stage=Stage.COMMAND,
+            stage=Stage.POLICY,
             code=str(event["code"]),
             reason=str(event["reason"]),
-            mender=Mender.ADMIN,
+            mender=Mender.USER if event["code"] in OWN_DOING else Mender.ADMIN,
             detail=str(event["detail"]),
         )
         self._fail(record, failure)

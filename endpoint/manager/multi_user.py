@@ -55,7 +55,7 @@ async def run_multi_user_manager(
     path = config.identity_mapping_config_path
     if path is None:
         raise AssertionError("such a configuration was refused before")
-    known = service if service is not None else await asyncio.to_thread(ComputeService.of, config, endpoint_dir.parent)
+    known = service if service is not None else await asyncio.to_thread(ComputeService.of, config, endpoint_dir)
     host = Host(endpoint_dir, config, dict(os.environ))
     monitored = Monitored(host, monitor)
     try:
@@ -192,7 +192,28 @@ async def _beat(monitored: Monitored, period_s: float) -> None:
 
 
 def agree(config: ManagerConfig, welcome: Welcome, path: Path) -> None:
-    """Refuse to start where `config.yaml` and the monitor's policy say different things of PAM; raises ConfigError."""
+    """Refuse to start where `config.yaml` and the monitor's policy say different things; raises ConfigError."""
+    _agree_on_pam(config, welcome, path)
+    if config.audit_log_path is not None and not welcome.audit_log:
+        raise ConfigError(
+            f"{path} names an audit log, and the policy of this endpoint has none",
+            hint="The log of an endpoint of several users is root's: set `audit_log` in the policy, and remove "
+            "audit_log_path",
+            code="POLICY_DIFFERS",
+        )
+    if config.high_assurance and welcome.audit_log and not welcome.audit_required:
+        raise ConfigError(
+            f"{path} asks for high assurance, and the policy of this endpoint lets work go on without its audit log",
+            hint="Set `audit_required` in the policy",
+            code="POLICY_DIFFERS",
+        )
+    if config.audit_log_path is not None:
+        log.warning("audit_log_path has no meaning here: the audit log is the one that the monitor's policy names")
+    if config.force_mu_allow_same_user:
+        log.warning("force_mu_allow_same_user has no effect here: the monitor gives nobody the service user's account")
+
+
+def _agree_on_pam(config: ManagerConfig, welcome: Welcome, path: Path) -> None:
     configured = config.pam
     if configured.enable == welcome.pam and (not welcome.pam or configured.service_name == welcome.service_name):
         return

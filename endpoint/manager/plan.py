@@ -37,10 +37,14 @@ SOURCE = "the rendered user configuration"
 
 @dataclass(frozen=True)
 class Descriptors:
-    """What the process inherits beside the standard three: renewed credentials to read, audit lines to write."""
+    """What the process inherits beside the standard three: renewed credentials to read, audit lines to write.
+
+    audit_required: no task may begin without its line.
+    """
 
     credentials: int
     audit: int | None = None
+    audit_required: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ def _document(order: Order, rendered: str, descriptors: Descriptors, parent: int
     }
     if descriptors.audit is not None:
         document["audit_fd"] = descriptors.audit
+        if descriptors.audit_required:
+            document["audit_required"] = True
     if order.allowed_functions is not None:
         document["allowed_functions"] = list(order.allowed_functions)
     return json.dumps(document, separators=(",", ":")).encode()

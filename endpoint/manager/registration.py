@@ -43,7 +43,7 @@ def register(
     Writes endpoint.json. Returns the id and the answer, with the configured AMQP port in its URLs. Blocks. Raises
     RegistrationRefused, EndpointBlocked, UnexpectedAnswer, NetworkFailure, LoginError or ConfigError.
     """
-    service = service or ComputeService.of(config, endpoint_dir.parent)
+    service = service or ComputeService.of(config, endpoint_dir)
     asked = endpoint_uuid or stored_endpoint_id(endpoint_dir)
     body = registration_body(endpoint_dir, config, multi_user=multi_user)
     registration = Registration.parse(service.register(asked, body), config.amqp_port)

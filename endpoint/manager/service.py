@@ -66,7 +66,7 @@ async def run_manager(
     Returns OK after a signal. Raises NetworkFailure when the broker can't be reached at the start, EndpointBlocked
     when the service has shut the endpoint out (a remote stop), and other EndpointErrors.
     """
-    known = service if service is not None else await asyncio.to_thread(ComputeService.of, config, endpoint_dir.parent)
+    known = service if service is not None else await asyncio.to_thread(ComputeService.of, config, endpoint_dir)
     owner = await asyncio.to_thread(known.owner_identities)
     log.info("User endpoints are started for these identities: %s", ", ".join(sorted(owner)))
 

@@ -231,6 +231,8 @@ def _open(path: Path) -> int:
         wrong = _what_is_wrong(os.fstat(descriptor))
         if folder.st_mode & 0o002 and not folder.st_mode & stat.S_ISVTX:
             wrong = f"everybody can write to its directory {path.parent}"
+        elif folder.st_uid not in (0, os.geteuid()):
+            wrong = f"its directory {path.parent} belongs to uid {folder.st_uid}, who could put another file there"
         if wrong:
             raise AuditFailure(
                 f"The audit log {path} is not used: {wrong}",

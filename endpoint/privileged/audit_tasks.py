@@ -9,8 +9,8 @@ nothing else; who it was comes from the reader, which made the pipe. What is not
 a second. A pipe that brings more than `LINES_PER_S` is read no faster than that, so it fills, and whoever writes has
 to wait or to drop: one user can neither fill the disk quickly nor keep the reader from its work.
 
-`required`: no event may be lost. While the log can't be written the pipe is not read, and the user endpoint, which
-then can't write either, begins no task.
+`required`: no event may be lost. The pipe has room for one packet, which stays in it until it is in the log: a pipe
+that can be written to tells the user endpoint that all it has said is written down. While it can't, it begins no task.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import resource
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from endpoint.privileged import linux
 from endpoint.privileged.audit import AuditFailure, AuditLog
 from endpoint.privileged.audit_lines import TASK_EVENTS
 
@@ -48,13 +50,12 @@ _PACKET = re.compile(
 def open_task_pipe(*, required: bool) -> tuple[int, int]:
     """A pipe for a user endpoint's events: what to read from, and what to give away. Raises OSError.
 
-    One that is required stays small, so that a user endpoint notices soon that nobody reads it.
+    One that is required has room for one packet: see `TaskPipe`.
     """
     reader, writer = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
     os.set_blocking(reader, False)
-    if not required:
-        with suppress(OSError):  # the limit of this machine, or of this user
-            fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    with suppress(OSError):  # the limit of this machine, or of this user
+        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, resource.getpagesize() if required else PIPE_BYTES)
     return reader, writer
 
 
@@ -98,6 +99,9 @@ class TaskPipe:
         self._invalid, self._example = 0, b""
         self._invalid_told = self._filled - INVALID_EVERY_S
         self._pending: list[dict[str, Any]] = []  # records that the log has not taken
+        # Required only: where packets are looked at, and the size of one that was and is still in the pipe.
+        self._copies, self._copy_to = _small_pipe() if required else (-1, -1)
+        self._looked_at = 0
 
     def fileno(self) -> int:
         """The pipe's descriptor, for whoever waits."""
@@ -120,7 +124,7 @@ class TaskPipe:
         open_still = True
         for _ in range(PACKETS_AT_ONCE):
             try:
-                data = os.read(self._reader, READ_BYTES)
+                data = self._look() if self._required else os.read(self._reader, READ_BYTES)
             except BlockingIOError:
                 break
             if not data:
@@ -129,17 +133,24 @@ class TaskPipe:
             self._take(data)
             if self._left < 1:
                 self._not_before = self._clock() + (PACKETS_AT_ONCE - self._left) / LINES_PER_S
-            if self._left < 1 or len(self._pending) >= RECORDS_AT_ONCE:
+            if self._left < 1 or len(self._pending) >= RECORDS_AT_ONCE or (self._required and not self._write()):
                 break
         self._tell_invalid(now=not open_still)
         return not self._write() or open_still
+
+    def _look(self) -> bytes:
+        """The next packet, which stays in the pipe until `_write` has it in the log. Raises BlockingIOError."""
+        self._looked_at = linux.tee(self._reader, self._copy_to, READ_BYTES)
+        return os.read(self._copies, READ_BYTES) if self._looked_at else b""
 
     def close(self) -> None:
         """Close the pipe. What the log has not taken by now is counted as lost."""
         for record in self._pending:
             self._audit.note(record)
         self._pending = []
-        os.close(self._reader)
+        for descriptor in (self._reader, self._copies, self._copy_to):
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _refill(self) -> None:
         now = self._clock()
@@ -167,6 +178,7 @@ class TaskPipe:
     def _write(self) -> bool:
         """Whether nothing is left to write."""
         if not self._pending:
+            self._done_with_packet()
             return True
         try:
             self._audit.extend(self._pending)
@@ -177,4 +189,18 @@ class TaskPipe:
                 return False
             self._audit.lost(len(self._pending), failure)
         self._pending = []
+        self._done_with_packet()
         return True
+
+    def _done_with_packet(self) -> None:
+        """Take a packet that was looked at out of the pipe, by which the user endpoint sees that it is written down."""
+        if self._looked_at:
+            os.read(self._reader, self._looked_at)
+            self._looked_at = 0
+
+
+def _small_pipe() -> tuple[int, int]:
+    """A pipe for one packet. Raises OSError."""
+    reader, writer = os.pipe2(os.O_DIRECT | os.O_CLOEXEC | os.O_NONBLOCK)
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, resource.getpagesize())
+    return reader, writer

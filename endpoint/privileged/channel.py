@@ -23,6 +23,7 @@ from endpoint.errors import EndpointError, ExitStatus, Stage
 LARGEST_PACKET = 64 * 1024
 MOST_DESCRIPTORS = 2
 MOST_WAITING = 4096  # packets that the other side has not taken
+MOST_WAITING_BYTES = 64 * 1024 * 1024  # of them
 LONGEST_NUMBER = 20  # digits; what is longer is no number of ours
 
 _DESCRIPTOR = array.array("i").itemsize
@@ -75,6 +76,7 @@ class Channel:
         end.setblocking(False)
         self._socket = end
         self._waiting: collections.deque[tuple[bytes, tuple[int, ...]]] = collections.deque()
+        self._waiting_bytes = 0
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -124,8 +126,9 @@ class Channel:
         if not self._waiting:
             with suppress(BlockingIOError):
                 return self._send(data, descriptors)
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MOST_WAITING or self._waiting_bytes + len(data) > MOST_WAITING_BYTES:
             raise ChannelStuck("The other side of the channel takes nothing any more")
+        self._waiting_bytes += len(data)
         self._waiting.append((data, tuple(os.dup(descriptor) for descriptor in descriptors)))
         return None
 
@@ -138,6 +141,7 @@ class Channel:
             except BlockingIOError:
                 return
             self._waiting.popleft()
+            self._waiting_bytes -= len(data)
             close_all(descriptors)
 
     def close(self) -> None:
@@ -145,6 +149,7 @@ class Channel:
         for _, descriptors in self._waiting:
             close_all(descriptors)
         self._waiting.clear()
+        self._waiting_bytes = 0
         self._socket.close()
 
     def _send(self, data: bytes, descriptors: Sequence[int]) -> None:

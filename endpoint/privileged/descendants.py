@@ -15,6 +15,7 @@ from pathlib import Path
 from endpoint.privileged import linux
 
 END_PAUSE_S = 0.02
+ROUNDS = 50  # of stopping what has come meanwhile, before everything is ended
 
 
 def adopt_descendants() -> None:
@@ -53,10 +54,28 @@ def signal_descendants(number: int) -> int:
     return sent
 
 
+def kill_descendants() -> int:
+    """End every process below this one; returns how many there were.
+
+    They are stopped first, again and again until no new one comes: ended one by one, a program that forks without end
+    has made as many in the time.
+    """
+    stopped: set[int] = set()
+    for _ in range(ROUNDS):
+        parents = _parents()
+        new = [pid for pid in _below(os.getpid(), parents) if pid not in stopped]
+        if not new:
+            break
+        for pid in new:
+            _send(pid, parents[pid], signal.SIGSTOP)
+        stopped.update(new)
+    return signal_descendants(signal.SIGKILL)
+
+
 def end_descendants() -> None:
     """End every process below this one, and wait for that."""
     while has_children():
-        signal_descendants(signal.SIGKILL)
+        kill_descendants()
         reap()
         time.sleep(END_PAUSE_S)
 

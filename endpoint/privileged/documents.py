@@ -20,8 +20,9 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 def check_document(descriptor: int, largest: int = LARGEST_DOCUMENT) -> None:
     """Raise BadRequest unless `descriptor` is a memory file of at most `largest` bytes that nobody can change."""
     try:
-        facts = os.fstat(descriptor)
+        # First what only memory files have: to ask a file of a file system in user space could wait for its owner.
         seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+        facts = os.fstat(descriptor)
     except OSError as error:
         raise BadRequest("The manager sent a descriptor that is no memory file", detail=str(error)) from error
     if not stat.S_ISREG(facts.st_mode) or seals & SEALS != SEALS:

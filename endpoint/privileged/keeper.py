@@ -24,6 +24,7 @@ from endpoint.privileged.accounts import Account, find_account
 from endpoint.privileged.become import Identity
 from endpoint.privileged.channel import Channel, ChannelClosed
 from endpoint.privileged.descendants import adopt_descendants, end_descendants
+from endpoint.privileged.descriptors import put_back
 from endpoint.privileged.documents import CredentialStore, opened_again
 from endpoint.privileged.notify import is_systemd_here
 from endpoint.privileged.pam import Library, PamSession
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 GO_S = 30.0  # how long the monitor may take to say `go`
 LARGEST_FAILURE = 48 * 1024  # bytes in a packet and in the facts
 WHERE = "keeper"
+AUDIT_REQUIRED = "GLOBUS_COMPUTE_AUDIT_REQUIRED"  # a variable for `prepare`: no task without its line
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Order:
     user: str
     identity: str
     identity_name: str
+    mapped_by: str  # the rule or program that led to the user
     note: str
     document: int
 
@@ -66,6 +69,7 @@ class Settings:
     library: Library | None  # None: no PAM
     audit: AuditLog | None
     program: Callable[[str], tuple[str, ...]] = child.program
+    descriptor_limit: tuple[int, int] | None = None  # what the monitor was given, where it has raised its own
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ class Keeper:
         gc.disable()  # what is not touched stays shared
         os.setsid()
         linux.set_process_name("gce-keeper")
+        linux.leave_session_keyring()
         null = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1):
             os.dup2(null, number)
@@ -129,6 +134,8 @@ class Keeper:
             if int(name) not in kept:
                 with suppress(OSError, ValueError):
                     os.close(int(name))
+        if self._settings.descriptor_limit is not None:
+            put_back(self._settings.descriptor_limit)
         self._wakeup, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGCHLD):
@@ -152,8 +159,9 @@ class Keeper:
         self._account = account
         try:
             self._channel.send({"event": "judged", "user": account.name, "uid": account.uid})
-            ready, _, _ = select.select([self._channel], [], [], GO_S)
-            return bool(ready) and self._channel.receive().message.get("request") == "go"
+            poller = select.poll()  # not `select`, for which the descriptor's number may be too large
+            poller.register(self._channel, select.POLLIN)
+            return bool(poller.poll(GO_S * 1000)) and self._channel.receive().message.get("request") == "go"
         except ChannelClosed:
             return False
 
@@ -207,7 +215,7 @@ class Keeper:
         """Fork the user's process, and wait for it from then on. Raises StepFailed."""
         order, account, policy = self._order, self._account, self._settings.policy
         if is_systemd_here():
-            enter_scope(order.name, account.uid)
+            enter_scope(self._settings.endpoint, order.name, account.uid)
         credentials = CredentialStore()
         failure, telling = os.pipe2(os.O_CLOEXEC)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -223,7 +231,7 @@ class Keeper:
         pid, steps = child.start(
             child.Plan(
                 argv=self._settings.program(order.name),
-                environment={**environment, **session.environment},
+                environment={**environment, **session.environment, **self._marks()},
                 identity=Identity(account.uid, account.gid, session.groups),
                 home=account.home,
                 limits=session.limits,
@@ -257,6 +265,11 @@ class Keeper:
         reader, writer = open_task_pipe(required=required)
         return TaskPipe(reader, audit, self._identity(), required=required), writer
 
+    def _marks(self) -> dict[str, str]:
+        """What `prepare` is told beside the manager's document, which a manager could have written otherwise."""
+        required = self._settings.audit is not None and self._settings.policy.audit_required
+        return {AUDIT_REQUIRED: "1"} if required else {}
+
     # -- what is told ------------------------------------------------------------------------------------------------
 
     def _on_running(self, outcome: Outcome) -> None:
@@ -265,7 +278,7 @@ class Keeper:
             self._facts = replace(self._facts, state="running", started=time.time())
             self._settings.runtime.write(self._facts)
             limits = _limits_text(outcome.limits or {})
-            self._record("started", identity=self._order.identity, limits=limits)
+            self._record("started", identity=self._order.identity, limits=limits, durable=True)
             lines.info(
                 WHERE,
                 f"{self._order.name} runs with process id {self._facts.pid}; limits: {limits}",
@@ -282,7 +295,7 @@ class Keeper:
         else:
             status = os.waitstatus_to_exitcode(outcome.status or 0)
             seconds = round(time.time() - self._facts.started, 3)
-            self._record("ended", status=status, seconds=seconds)
+            self._record("ended", status=status, seconds=seconds, durable=True)
             lines.info(
                 WHERE,
                 f"{self._order.name} ended with status {status} after {seconds:.0f} s",
@@ -296,18 +309,18 @@ class Keeper:
         lines.failed(WHERE, failure, user=self._account.name, user_endpoint=self._order.name, step=step.value)
         self._record("failed", step=step.value, code=failure.code, reason=failure.reason)
 
-    def _record(self, event: str, **more: str | int | float | None) -> None:
+    def _record(self, event: str, *, durable: bool = False, **more: str | int | float | None) -> None:
         if self._settings.audit is not None:
-            self._settings.audit.note({"event": event, **self._identity(), **more})
+            self._settings.audit.note({"event": event, **self._identity(), **more}, durable=durable)
 
-    def _identity(self) -> dict[str, str | int]:
+    def _identity(self) -> dict[str, str | int | None]:
         """Who each audit record is about."""
         return {
             "endpoint": self._settings.endpoint,
             "user_endpoint": self._order.name,
             "uid": self._account.uid,
             "user": self._account.name,
-            "pid": self._facts.pid,
+            "pid": self._facts.pid or None,  # there is none before the fork
         }
 
 

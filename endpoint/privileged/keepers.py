@@ -49,6 +49,7 @@ class Kept:
     uid: int
     identity: str
     identity_name: str
+    mapped_by: str
     note: str
     keeper: int
     state: State
@@ -97,6 +98,7 @@ class Keepers:
                 uid=facts.uid,
                 identity=facts.identity,
                 identity_name="",
+                mapped_by="",
                 note=facts.note,
                 keeper=facts.keeper,
                 state=State(facts.state),
@@ -164,8 +166,10 @@ class Keepers:
         if len(self._kept) >= policy.max_user_endpoints:
             detail = f"max_user_endpoints is {policy.max_user_endpoints}"
             return Refusal("TOO_MANY", "This endpoint has as many user endpoints as it may have", detail)
-        if order.user in (*policy.forbidden_users, policy.service_user, "root"):
-            return Refusal("FORBIDDEN_USER", "Your local account may not use this endpoint", f"user {order.user}")
+        if order.user in ("root", policy.service_user):
+            return Refusal("FORBIDDEN_USER", TOLD[Step.POLICY], f"Nobody may have a user endpoint of {order.user}")
+        if order.user in policy.forbidden_users:
+            return Refusal("FORBIDDEN_USER", TOLD[Step.POLICY], f"{order.user} is in forbidden_users")
         return None
 
     def list(self) -> None:
@@ -282,13 +286,15 @@ class Keepers:
             "user": kept.user,
             "identity": kept.identity,
             "identity_name": kept.identity_name,
+            "mapped_by": kept.mapped_by or None,
             **more,
         }
+        durable = event == "start"  # somebody who is refused often must not have us wait for the disk as often
         if not settings.policy.audit_required:
-            settings.audit.note(record)
+            settings.audit.note(record, durable=durable)
             return None
         try:
-            settings.audit.append(record)
+            settings.audit.append(record, durable=durable)
         except EndpointError as error:
             return error.failure.for_admin()
         return None
@@ -365,6 +371,7 @@ def _judging(order: Order, keeper: int = 0) -> Kept:
         uid=-1,
         identity=order.identity,
         identity_name=order.identity_name,
+        mapped_by=order.mapped_by,
         note=order.note,
         keeper=keeper,
         state=State.JUDGING,

@@ -7,12 +7,14 @@ write, so that lines of several processes don't mix. Texts that came from others
 from __future__ import annotations
 
 import os
+import select
 import time
 from contextlib import suppress
 
 from endpoint.errors import Failure, redact
 
 LONGEST_LINE = 16 * 1024  # characters
+LONGEST_WAIT_S = 0.2  # for room in what standard error is
 
 
 def info(where: str, message: str, **fields: str | int) -> None:
@@ -44,7 +46,21 @@ def _write(level: str, where: str, message: str, fields: dict[str, str | int]) -
     line += f" [{_plain(redact(shown))}]" if shown else ""
     text = "\n    ".join([line, *map(_plain, more)])[:LONGEST_LINE] + "\n"
     with suppress(OSError):  # a terminal that is gone is no reason to stop
-        os.write(2, text.encode(errors="replace"))
+        _put(text.encode(errors="replace"))
+
+
+def _put(data: bytes) -> None:
+    """The manager has the same file open, and can have set it to lose what there is no room for: wait, but not long."""
+    deadline = time.monotonic() + LONGEST_WAIT_S
+    while True:
+        try:
+            os.write(2, data)
+            return
+        except BlockingIOError:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            select.select([], [2], [], left)
 
 
 def _plain(text: str) -> str:

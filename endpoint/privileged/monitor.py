@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from endpoint.errors import ConfigError, EndpointError, ExitStatus, UsageError
-from endpoint.privileged import child, lines, linux, service
+from endpoint.privileged import child, descriptors, lines, linux, service
 from endpoint.privileged.accounts import Account
 from endpoint.privileged.channel import Channel, ChannelClosed, close_all, pair
 from endpoint.privileged.keeper import Settings
@@ -48,6 +48,13 @@ PASSED_ON: Final = {
     signal.SIGINT: signal.SIGTERM,
     signal.SIGUSR2: signal.SIGUSR2,
     signal.SIGHUP: signal.SIGHUP,
+}
+
+SAID: Final = {
+    signal.SIGTERM: "the manager and all user endpoints stop",
+    signal.SIGINT: "the manager and all user endpoints stop",
+    signal.SIGUSR2: "the manager stops, and user endpoints stay for the next one",
+    signal.SIGHUP: "the manager reads the identity mapping again",
 }
 
 ManagerCommand = Callable[[int], tuple[str, ...]]
@@ -95,6 +102,7 @@ class Monitor:
         self._manager = 0
         self._status: int | None = None  # of the manager, as wait(2) has it
         self._manager_left = False
+        self._told_number = 0
         self._channel: Channel
         self._session: Session
 
@@ -102,9 +110,15 @@ class Monitor:
         """Start the manager, and serve it until it ends; returns the monitor's exit status."""
         self._catch_signals()
         own, its = pair()
-        variables = service.environment(self._settings.environment, self._account)
-        argv = manager(its.fileno())
-        self._manager = service.start_manager(argv, variables, self._account, [its.fileno(), *inherited])
+        own_variables = self._settings.environment
+        program = service.ManagerProgram(
+            argv=manager(its.fileno()),
+            variables=service.environment(own_variables, self._account),
+            inherited=(its.fileno(), *inherited),
+            credentials=service.credentials_directory(own_variables),
+            descriptor_limit=self._settings.descriptor_limit,
+        )
+        self._manager = service.start_manager(program, self._account)
         its.close()
         close_all(inherited)
         lines.info(
@@ -146,11 +160,18 @@ class Monitor:
             key.data()
         self._keepers.end_stuck()
         self._watch_channel()
+        self._tell_number()
+
+    def _tell_number(self) -> None:
+        """For `systemctl status`."""
+        if (number := len(self._keepers)) != self._told_number:
+            self._told_number = number
+            self._notifier.tell(f"STATUS={number} user endpoints")
 
     def _refuse_manager(self, error: EndpointError) -> int:
         """A manager that asks for what may not be asked is broken, or somebody else's: it gets no second chance."""
         lines.failed(WHERE, error.failure)
-        self._record("manager-refused", code=error.failure.code, reason=error.failure.reason)
+        self._record("bad-request", code=error.failure.code, reason=error.failure.reason)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._manager, signal.SIGKILL)
         return int(ExitStatus.BAD_REQUEST)
@@ -201,8 +222,12 @@ class Monitor:
                 elif self._status is None and number in PASSED_ON:
                     if number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
                         self._notifier.tell("STOPPING=1")
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(self._manager, PASSED_ON[signal.Signals(number)])
+                    self._pass_on(signal.Signals(number))
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        lines.info(WHERE, f"Got {number.name}: {SAID[number]}")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._manager, PASSED_ON[number])
 
     def _reap(self) -> None:
         while True:
@@ -219,7 +244,7 @@ class Monitor:
         settings = self._settings
         if settings.audit is not None:
             who = {"endpoint": settings.endpoint, "uid": settings.service_uid, "pid": self._manager}
-            settings.audit.note({"event": event, **who, **more})
+            settings.audit.note({"event": event, **who, **more}, durable=True)
 
 
 def _noted(number: int, frame: object) -> None:
@@ -245,7 +270,7 @@ def main(
         account = service.find_service_account(policy.service_user)
         service.check_directory(arguments.endpoint_dir, account)
         settings = _settings(arguments.name, policy, account, user_command or child.program)
-        lock = settings.runtime.lock()
+        lock = settings.runtime.lock(arguments.endpoint_dir, account.uid)
         os.chdir("/")
         linux.set_process_name("gce-monitor")
 
@@ -274,6 +299,7 @@ def _settings(name: str, policy: Policy, account: Account, program: UserCommand)
         library=_library(policy),
         audit=_audit_log(policy),
         program=program,
+        descriptor_limit=descriptors.raise_limit(),
     )
 
 

@@ -22,6 +22,7 @@ DIRECTORY = Path("/etc/globus-compute-endpoint")
 LOGIN_DEFS = Path("/etc/login.defs")
 SHELLS = Path("/etc/shells")
 LARGEST_FILE = 256 * 1024  # bytes
+MOST_USER_ENDPOINTS = 4000  # a new manager hears of all of them at once: see `channel.MOST_WAITING`
 FALLBACK_MINIMUM_UID = 1000
 NO_ID = 2**32 - 1  # what the kernel takes for "leave it as it is"
 NOBODY = 65534  # whose files belong to somebody that this machine doesn't know
@@ -243,6 +244,10 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 1
 
 
+def _is_count_of_all(value: Any) -> bool:
+    return _is_count(value) and bool(value <= MOST_USER_ENDPOINTS)
+
+
 # What each option must be, as a predicate and in words.
 _CHECKS = {
     "service_user": (_is_name, "the name of a user"),
@@ -251,7 +256,7 @@ _CHECKS = {
     "forbidden_groups": (_is_names, "a list of names"),
     "required_groups": (_is_names, "a list of names"),
     "shells": (lambda value: isinstance(value, list) and all(map(_is_path, value)), "a list of absolute paths"),
-    "max_user_endpoints": (_is_count, "a whole number, at least 1"),
+    "max_user_endpoints": (_is_count_of_all, "a whole number from 1 to 4000"),
     "max_user_endpoints_per_user": (_is_count, "a whole number, at least 1"),
     "starts_per_minute_per_user": (_is_count, "a whole number, at least 1"),
     "pam": (lambda value: isinstance(value, dict), "a mapping"),

@@ -115,7 +115,14 @@ REQUESTS: Final[Mapping[str, Request]] = {
     "start": Request(
         Phase.OPEN,
         "start",
-        {"name": _NAME, "user": Text(), "identity": Text(), "identity_name": Text(), "note": Text(LONGEST_NOTE)},
+        {
+            "name": _NAME,
+            "user": Text(),
+            "identity": Text(),
+            "identity_name": Text(),
+            "mapped_by": Text(),
+            "note": Text(LONGEST_NOTE),
+        },
         descriptors=1,
     ),
     "signal": Request(Phase.OPEN, "signal", {"name": _NAME, "signal": OneOf(("TERM", "KILL"))}),

@@ -9,21 +9,22 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from endpoint.errors import ConfigError, EndpointError
-from endpoint.privileged import lines, linux
+from endpoint.privileged import client_files, lines, linux
 from endpoint.privileged.accounts import Account, find_account
 from endpoint.privileged.become import Identity, become
+from endpoint.privileged.descriptors import put_back
 from endpoint.privileged.notify import without_notifier
 from endpoint.privileged.steps import Step, StepFailed
 
 LOOKUP_S = 30.0
 LARGEST_ACCOUNT = 1024 * 1024  # bytes
 UMASK = 0o077
-_NOT_PASSED_ON = ("LD_", "PYTHON", "XDG_", "SUDO_", "DBUS_")
+_NOT_PASSED_ON = ("LD_", "PYTHON", "XDG_", "SUDO_", "DBUS_", client_files.DIRECTORY_VARIABLE)
 READY_FD = "--ready-fd"
 
 
@@ -98,19 +99,38 @@ def passed_descriptors(arguments: Sequence[str]) -> list[int]:
     return found
 
 
-def start_manager(argv: tuple[str, ...], variables: Mapping[str, str], account: Account, inherited: list[int]) -> int:
+@dataclass(frozen=True)
+class ManagerProgram:
+    """What is started as the manager. `credentials`: a directory of root's in which its client identity may be."""
+
+    argv: tuple[str, ...]
+    variables: Mapping[str, str] = field(repr=False)
+    inherited: tuple[int, ...] = ()
+    credentials: Path | None = None
+    descriptor_limit: tuple[int, int] | None = None
+
+
+def start_manager(program: ManagerProgram, account: Account) -> int:
     """Fork and exec the manager; returns its process id. Raises OSError where there can't be another process."""
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become_manager(argv, variables, account, inherited, parent)
+        _become_manager(program, account, parent)
     return pid
 
 
-def _become_manager(
-    argv: tuple[str, ...], variables: Mapping[str, str], account: Account, inherited: list[int], parent: int
-) -> NoReturn:
+def _keep_terminal_to_write(*numbers: int) -> None:
+    """Whoever has a terminal open for reading too, as shells have, can read what root types there."""
+    for number in numbers:
+        if os.isatty(number):
+            again = os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NOCTTY)
+            os.dup2(again, number)
+            os.close(again)
+
+
+def _become_manager(program: ManagerProgram, account: Account, parent: int) -> NoReturn:
     step = Step.FORK
+    status: int | None = None
 
     def enter(following: Step) -> None:
         nonlocal step
@@ -120,11 +140,20 @@ def _become_manager(
         os.setsid()  # the terminal is the monitor's: what is typed there does not reach the manager twice
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
+        _keep_terminal_to_write(1, 2)
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
             if int(name) > 2:
                 with suppress(OSError):
-                    os.set_inheritable(int(name), int(name) in inherited)
+                    os.set_inheritable(int(name), int(name) in program.inherited)
+        if program.descriptor_limit is not None:
+            put_back(program.descriptor_limit)
+        # Read here, and not in the monitor, whose memory the keepers inherit.
+        client = client_files.read_client(program.credentials, (os.geteuid(), 0)) if program.credentials else None
         become(Identity(account.uid, account.gid, account.groups), enter)
+        variables = dict(program.variables)
+        linux.leave_session_keyring()
+        if client is not None:
+            variables = client_files.with_client(variables, client_files.handed_over(client))
         enter(Step.SESSION)
         os.umask(UMASK)
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -138,12 +167,21 @@ def _become_manager(
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.chdir("/")
         enter(Step.EXEC)
-        os.execve(argv[0], argv, dict(variables))  # noqa: S606
+        os.execve(program.argv[0], program.argv, variables)  # noqa: S606
+    except ConfigError as error:
+        status = int(error.exit_status)
+        lines.failed("monitor", error.failure)
     except EndpointError as error:
         lines.failed("monitor", error.failure, step=step.value)
     except BaseException as error:  # noqa: BLE001  # anything else would go on as the monitor
         lines.error("monitor", f"The manager can't be started: {error}", step=step.value)
-    os._exit(step.status)
+    os._exit(step.status if status is None else status)
+
+
+def credentials_directory(own: Mapping[str, str]) -> Path | None:
+    """Where systemd has put the credentials of the monitor's unit."""
+    path = Path(own.get(client_files.DIRECTORY_VARIABLE, ""))
+    return path if path.is_absolute() else None
 
 
 def _read_all(descriptor: int) -> bytes:

@@ -120,6 +120,7 @@ class Session:
                 "event": "welcome",
                 "pam": policy.pam.enable,
                 "service_name": policy.pam.service_name,
+                "audit_log": self._settings.audit is not None,
                 "audit_required": policy.audit_required,
                 "watchdog_s": self._watchdog_s,
             }

@@ -13,11 +13,12 @@ import os
 import socket
 import stat
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from endpoint.errors import AlreadyRunning, ConfigError
+from endpoint.privileged import linux
 from endpoint.privileged.requests import NAME
 
 LOCK = "monitor.lock"
@@ -78,22 +79,37 @@ class Runtime:
             raise _not_usable(base, "others can write it")
         return cls(path, descriptor)
 
-    def lock(self) -> int:
-        """Be this endpoint's one monitor for as long as the returned descriptor is open; raises AlreadyRunning."""
+    def lock(self, directory: Path, service_uid: int) -> int:
+        """Be this endpoint's one monitor for as long as the returned descriptor is open.
+
+        directory, service_uid: what the endpoint is, beside its name; what another one of that name has left is not
+        for this one, whose manager would get the notes of its user endpoints. Raises AlreadyRunning or ConfigError.
+        """
         descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(descriptor)
             raise AlreadyRunning(f"Another monitor runs this endpoint: it holds {self.path / LOCK}") from error
+        own = f"{service_uid} {directory}".encode()
+        before = os.pread(descriptor, LARGEST_FILE, 0)
+        if before and before != own and self.all():
+            os.close(descriptor)
+            other = before.decode(errors="replace").partition(" ")[2]
+            raise _not_usable(self.path, f"it has user endpoints of {other}, which has the same name")
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, own, 0)
         return descriptor
 
     def write(self, facts: Facts) -> None:
         """Put the facts in place of older ones; raises OSError."""
         target, temporary = facts.name + SUFFIX, f".{facts.keeper}.new"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=self.descriptor), "w", encoding="ascii") as stream:
-            json.dump(asdict(facts), stream)
+        descriptor = os.open(temporary, flags, 0o600, dir_fd=self.descriptor)
+        try:
+            _write_all(descriptor, json.dumps(vars(facts)).encode("ascii"))
+        finally:
+            os.close(descriptor)
         os.rename(temporary, target, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
     def read(self, name: str) -> Facts | None:
@@ -146,25 +162,27 @@ class Runtime:
 
 def boot_id() -> str:
     """What tells this boot of the machine from others; empty where the kernel doesn't say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
+    return (linux.proc_file("/proc/sys/kernel/random/boot_id") or b"").decode("ascii").strip()
 
 
 def start_time(pid: int) -> int | None:
     """When a process started, in clock ticks since the boot; None where it is gone, or has ended."""
-    try:
-        raw = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    raw = linux.proc_file(f"/proc/{pid}/stat")
+    if not raw:
         return None
     fields = raw[raw.rfind(b")") + 2 :].split()  # the name before it can hold anything
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
 def _not_usable(path: Path, why: str) -> ConfigError:
     return ConfigError(
         f"The runtime directory {path} can't be used: {why}",
-        hint="It must belong to root alone; name another one with runtime_directory in the policy",
+        hint="It must belong to root and to this endpoint alone; name another one with runtime_directory in the policy",
         code="BAD_RUNTIME_DIRECTORY",
     )

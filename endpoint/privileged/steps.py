@@ -82,6 +82,15 @@ TOLD: Final[Mapping[Step, str]] = {
     Step.PREPARE: "The user endpoint ended before it ran",
 }
 
+# Where on the road each is, for whoever reads of it: all others are `exec`.
+STAGES: Final[Mapping[Step, Stage]] = {
+    Step.POLICY: Stage.POLICY,
+    Step.PAM_START: Stage.PAM,
+    Step.PAM_ACCOUNT: Stage.PAM,
+    Step.PAM_CREDENTIALS: Stage.PAM,
+    Step.PAM_SESSION: Stage.PAM,
+}
+
 LONGEST_TEXT = 4000  # characters of a failure's reason and hint
 LONGEST_DETAIL = 24_000  # characters of its detail: all of it must fit into a packet
 
@@ -98,6 +107,7 @@ class StepFailed(EndpointError):
             reason or TOLD[step],
             hint=hint,
             detail=f"Step {step.value}: {detail}"[:LONGEST_DETAIL],
+            stage=STAGES.get(step),
             code=f"CANNOT_START_{step.name}",
         )
         self.step = step

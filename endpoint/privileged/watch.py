@@ -20,7 +20,7 @@ from endpoint.errors import EndpointError, Failure
 from endpoint.privileged import lines
 from endpoint.privileged.channel import Channel, Packet
 from endpoint.privileged.child import Limits, told_error
-from endpoint.privileged.descendants import has_children, reap, signal_descendants
+from endpoint.privileged.descendants import has_children, kill_descendants, reap, signal_descendants
 from endpoint.privileged.documents import LARGEST_CREDENTIALS, CredentialStore, check_document
 from endpoint.privileged.steps import LONGEST_DETAIL, Step, StepFailed, failure_from, step_of
 
@@ -221,6 +221,13 @@ class Watch:
         if self.outcome.status is not None and step_of(os.waitstatus_to_exitcode(self.outcome.status)) is Step.PREPARE:
             self._fail(StepFailed(Step.PREPARE, "it ended without a word"))
             return
+        if self.outcome.status is not None and self._asked:
+            self._fail(StepFailed(Step.PREPARE, "it was ended before it ran"))
+            return
+        if self.outcome.status is not None and self.outcome.limits is None:
+            # It had not come so far as to tell its limits: somebody has ended it, who can be the user.
+            self._fail(StepFailed(Step.FORK, "it was ended before it became the user's program"))
+            return
         self.outcome.running = True
         self._on_running(self.outcome)
 
@@ -240,8 +247,7 @@ class Watch:
         now = time.monotonic()
         if self._left_since is None or now < self._left_since + self._end_s or now < self._next_attempt:
             return
-        number = signal.SIGKILL if self._asked else signal.SIGTERM
-        sent = signal_descendants(number)
+        sent = kill_descendants() if self._asked else signal_descendants(signal.SIGTERM)
         if sent:
             what = "ended" if self._asked else "asked to end"
             lines.info("keeper", f"{sent} processes that were left are {what}", user_endpoint=self._name)
@@ -256,7 +262,7 @@ class Watch:
     def _signal(self, number: int) -> None:
         """Ask the user endpoint to end, or end it with everything that it started."""
         if number == signal.SIGKILL:
-            signal_descendants(signal.SIGKILL)
+            kill_descendants()
             self._left_since, self._end_s, self._asked = time.monotonic(), 0.0, True
         elif self.outcome.status is None:
             os.kill(self._child, number)  # not reaped, so the id is its own

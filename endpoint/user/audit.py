@@ -4,8 +4,9 @@ The manager (ours or the official one) or the keeper gives a pipe with the start
 it, in the official endpoint's form (`endpoint.privileged.audit_tasks`). Who reads it adds the time and whose it is.
 
 Nothing waits for the pipe. When it is full, packets are kept, up to a bound; then they are dropped and counted, and a
-packet says how many. Where no event may be lost (`strict`, which is high assurance) no task begins while packets are
-kept, and the endpoint ends when nobody can read them any more.
+packet says how many. Where no event may be lost (`strict`: high assurance, or an audit log that is required) no task
+begins before everything that was told so far is in the log: the pipe is small then, and whoever reads it takes a packet
+out when it is written down. The endpoint ends when nobody can read them any more.
 
 Without a pipe none of this is there: `AuditedTable` and `AuditedStarts` take the places of what they extend.
 """
@@ -93,16 +94,22 @@ class TaskAudit(TaskHook):
         return AuditedTable(self)
 
     def begin(
-        self, journal: Journal, *, job_of: Callable[[str], str | None], on_lost: Callable[[EndpointError], None]
+        self,
+        journal: Journal,
+        *,
+        job_of: Callable[[str], str | None],
+        on_lost: Callable[[EndpointError], None],
+        on_room: Callable[[], None],
     ) -> AuditedStarts:
         self._marks = Marks(journal)
         self._job_of = job_of
         self._pipe.on_lost = on_lost
+        self._pipe.on_room = on_room
         return AuditedStarts(journal, self._marks, self)
 
     @property
     def has_room(self) -> bool:
-        return not self._pipe.strict or not self._pipe.kept
+        return self._pipe.has_room
 
     def of(self, task_id: str, function_id: str) -> None:
         self._coming = (task_id, function_id)
@@ -216,6 +223,9 @@ class AuditedStarts:
     def new_page(self) -> str | None:
         return self._marks.new_page()
 
+    def begun_as(self, task_id: str, page: str, number: int) -> None:
+        self._marks.begun_as(task_id, page, number)
+
     def drop_page(self, path: str) -> None:
         self._marks.drop_page(path)
 
@@ -226,9 +236,11 @@ class _Pipe:
     def __init__(self, descriptor: int, *, strict: bool) -> None:
         self.strict = strict
         self.on_lost: Callable[[EndpointError], None] = lambda error: None
+        self.on_room: Callable[[], None] = lambda: None
         self.kept: deque[bytes] = deque()
         self._descriptor: int | None = descriptor
         self._dropped = 0
+        self._unread = False  # strict only: a packet is perhaps not written down yet
         self._waiting = False
         self._lock = threading.Lock()
         self._loop = asyncio.get_running_loop()
@@ -237,6 +249,11 @@ class _Pipe:
         packets = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT
         self._end = b"" if packets else b"\n"
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a task may begin."""
+        return not self.strict or not (self.kept or self._unread)
+
     def send(self, text: str) -> None:
         """Never waits, never raises."""
         if not text.isprintable():
@@ -244,9 +261,12 @@ class _Pipe:
         packet = text.encode(errors="replace")[:LONGEST_PACKET] + self._end
         with self._lock:
             idle = not self.kept and not self._dropped
-            if not self._is_open() or (idle and self._write(packet)) or not self._is_open():
+            written = self._is_open() and idle and self._write(packet)
+            if not self._is_open() or (written and not self.strict):
                 return
-            if len(self.kept) < MOST_KEPT or self.strict:  # then no more tasks begin: it is bounded by those that run
+            if written:
+                self._unread = True  # until the pipe can be written to again
+            elif len(self.kept) < MOST_KEPT or self.strict:  # no more tasks begin: it is bounded by those that run
                 self.kept.append(packet)
             else:
                 self._dropped += 1
@@ -280,10 +300,14 @@ class _Pipe:
         self._waiting = False
 
     def _flush(self) -> None:
-        """The pipe has room again."""
+        """The pipe has room again: what was in it is read."""
         with self._lock:
-            if self._drained():
-                self._unwatch()
+            self._unread = self.strict and bool(self.kept)  # then what is kept goes into it now
+            if not self._drained() or self._unread:
+                return
+            self._unwatch()
+        if self.strict:
+            self.on_room()
 
     def _drained(self) -> bool:
         """Write what is kept; whether nothing is left."""

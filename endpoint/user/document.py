@@ -23,6 +23,7 @@ class StartDocument:
     checked: what `checked_config` made of `config` in the manager, if it is one of ours.
     allowed_functions: None where every function may run.
     limits_functions: whether the document says which functions may run at all (else the configuration does).
+    audit_required: whether no task may begin before what happened so far is in the audit log.
     """
 
     amqp_creds: Mapping[str, Any]
@@ -31,6 +32,7 @@ class StartDocument:
     allowed_functions: tuple[str, ...] | None = None
     limits_functions: bool = False
     audit_fd: int | None = None
+    audit_required: bool = False
     mem_fd: int | None = None
     enckey: str | None = field(default=None, repr=False)
     checked: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -50,6 +52,7 @@ class StartDocument:
                 allowed_functions=_functions(data.get("allowed_functions")),
                 limits_functions="allowed_functions" in data,
                 audit_fd=_descriptor(data, "audit_fd"),
+                audit_required=data.get("audit_required") is True,
                 mem_fd=_descriptor(data, "mem_fd"),
                 enckey=data.get("enckey"),
                 checked=_object(data, "checked") if "checked" in data else None,

@@ -23,13 +23,19 @@ class TaskHook:
         return TaskTable()
 
     def begin(
-        self, journal: Journal, *, job_of: Callable[[str], str | None], on_lost: Callable[[EndpointError], None]
+        self,
+        journal: Journal,
+        *,
+        job_of: Callable[[str], str | None],
+        on_lost: Callable[[EndpointError], None],
+        on_room: Callable[[], None],
     ) -> Starts:
         """Tasks are about to come; returns what engines shall note starts with.
 
         job_of: the batch system's name of a block. on_lost: what to call, once, where work must not go on.
+        on_room: what to call when `has_room` is true again.
         """
-        del job_of, on_lost
+        del job_of, on_lost, on_room
         return journal
 
     def of(self, task_id: str, function_id: str) -> None:

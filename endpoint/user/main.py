@@ -115,7 +115,7 @@ def _audit(document: StartDocument, config: UserConfig) -> TaskHook | None:
     from endpoint.user.audit import TaskAudit
 
     try:
-        return TaskAudit(document.audit_fd, strict=config.high_assurance)
+        return TaskAudit(document.audit_fd, strict=config.high_assurance or document.audit_required)
     except OSError as error:
         reason = f"The pipe for audit records can't be used: {error.strerror}"
         raise ConfigError(reason, stage=Stage.EXEC) from error

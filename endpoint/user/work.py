@@ -77,15 +77,13 @@ class Work:
         self._publish_answer = publish
         self._condition = condition
         self._loop = asyncio.get_running_loop()
-        self._stopping = False
-        self._ended = False
+        self._stopping = self._ended = self._woken = False
         self._hook = hook
         self._table = hook.table()
         self._inputs: dict[str, tuple[TaskHeaders, bytes]] = {}  # of the tasks that have no answer yet
         self._marks: dict[str, tuple[Mark, str]] = {}  # of the tasks to be told of: the start, and what stopped
         self._keeping: set[asyncio.Future[None]] = set()  # asyncio itself holds on to no task
         self._finished: deque[tuple[str, Future[bytes]]] = deque()  # by the engine, and not yet seen by the loop
-        self._woken = False
         self._retry: asyncio.TimerHandle | None = None
         self._settled = asyncio.Event()
         try:
@@ -102,7 +100,9 @@ class Work:
             make_engine,
             endpoint_id=endpoint_id,
             run_dir=run_dir,
-            starts=hook.begin(self._journal, job_of=lambda block: self._room.job_of(block), on_lost=on_broken),
+            starts=hook.begin(
+                self._journal, job_of=lambda one: self._room.job_of(one), on_lost=on_broken, on_room=self._offer_held
+            ),
             condition=condition,
             on_ready=self._offer_held,
             on_gone=lambda: self._see_to_interrupted("engine"),
@@ -209,7 +209,7 @@ class Work:
             self._hand_back(task_id)
         elif self._room.ready and has_room and len(self._table) <= MOST_HERE:
             self._do(task_id, Event.ROOM)
-        elif self._room.ready:
+        elif self._room.ready and self._hook.has_room:  # which else tells us when it has
             self._offer_later()
 
     def _offer_later(self) -> None:

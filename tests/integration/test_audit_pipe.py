@@ -171,11 +171,15 @@ def test_a_required_log_that_can_not_be_written_is_no_reason_to_lose_an_event(tm
     pair.write(said("RECEIVED", 1))
 
     assert pair.tasks.read() is True
-    pair.write(said("RECEIVED", 2))
+    os.set_blocking(pair.writer, False)
+    with pytest.raises(BlockingIOError):
+        pair.write(said("RECEIVED", 2))
     assert pair.tasks.pause_s == pytest.approx(1)
     assert pair.tasks.read() is True, "in a pause nothing is read"
     (tmp_path / "audit.log").rmdir()
     pair.clock.now += 1
+    pair.tasks.read()
+    pair.write(said("RECEIVED", 2))
     pair.tasks.read()
 
     assert [one["task"] for one in pair.records()] == ["t-1", "t-2"]
@@ -242,10 +246,10 @@ async def test_where_no_event_may_be_lost_there_is_no_room_for_tasks_until_the_p
     pair = Pair(tmp_path / "audit.log", required=True)
     audit = TaskAudit(pair.writer, strict=True)
     number = 0
-    while audit.has_room:
-        happen(audit, number)
-        number += 1
-    assert number <= 20, "the pipe is small"
+    assert audit.has_room
+    happen(audit, number)
+    number += 1
+    assert not audit.has_room, "nothing is written down"
     for _ in range(20):
         happen(audit, number)
         number += 1
@@ -259,12 +263,44 @@ async def test_where_no_event_may_be_lost_there_is_no_room_for_tasks_until_the_p
     pair.tasks.close()
 
 
+@on_loop
+async def test_there_is_room_again_when_all_is_in_the_log_and_not_when_it_was_read(tmp_path):
+    folder = tmp_path / "away"
+    pair = Pair(folder / "audit.log", required=True, clock=time.monotonic)
+    audit = TaskAudit(pair.writer, strict=True)
+    rooms: list[bool] = []
+    audit.begin(
+        Journal(tmp_path / "journal"),
+        job_of=lambda block: None,
+        on_lost=lambda error: None,
+        on_room=lambda: rooms.append(True),
+    )
+    happen(audit, 1)
+    for _ in range(3):
+        pair.tasks.read()
+        await asyncio.sleep(0.01)
+    assert pair.tasks.pause_s > 0
+    assert not audit.has_room
+    assert not rooms
+
+    folder.mkdir()
+    await asyncio.sleep(pair.tasks.pause_s)
+    pair.tasks.read()
+    await asyncio.sleep(0.01)
+
+    assert audit.has_room
+    assert rooms == [True]
+    assert [one["event"] for one in pair.records()] == ["RECEIVED"]
+    audit.close()
+    pair.tasks.close()
+
+
 @pytest.mark.parametrize("strict", [True, False])
 @on_loop
 async def test_a_pipe_that_nobody_reads_any_more_ends_a_strict_endpoint_and_only_that(pair, strict, tmp_path):
     lost: list[EndpointError] = []
     audit = TaskAudit(pair.writer, strict=strict)
-    audit.begin(Journal(tmp_path / "journal"), job_of=lambda block: None, on_lost=lost.append)
+    audit.begin(Journal(tmp_path / "journal"), job_of=lambda block: None, on_lost=lost.append, on_room=list)
     os.dup2(os.open(os.devnull, os.O_RDONLY), pair.reader)
     for number in range(3):
         happen(audit, number)

@@ -57,7 +57,7 @@ def test_a_directory_for_many_users_has_a_mapping_and_a_template_that_others_can
 
     assert files.identity_mapping is not None
     assert config.identity_mapping_config_path == files.identity_mapping
-    assert config.audit_log_path == tmp_path / "many" / "audit.log"
+    assert config.audit_log_path is None, "it is the policy's"
     assert config.public and config.high_assurance
     assert _mode(files.template) == 0o644
     assert json.loads(files.identity_mapping.read_text())[0]["mappings"]

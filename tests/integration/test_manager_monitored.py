@@ -93,7 +93,9 @@ def play(tmp_path: Path) -> Callable[[Story], Any]:
             await asyncio.wait_for(scripted.next(Phase.GREETING), 10)
             for one in found:
                 scripted.tell("user-endpoint", **one)
-            scripted.tell("welcome", pam=True, service_name="lab", audit_required=False, watchdog_s=30.0)
+            scripted.tell(
+                "welcome", pam=True, service_name="lab", audit_log=False, audit_required=False, watchdog_s=30.0
+            )
             await greeting
             return await asyncio.wait_for(story(monitored, scripted), 20)
         finally:
@@ -289,12 +291,12 @@ def test_half_a_character_in_an_identity_does_not_end_the_session(play):
 @pytest.mark.parametrize(
     ("configured", "actual", "agreed"),
     [
-        ("", Welcome(False, "x", False), True),
-        ("pam: {enable: true, service_name: lab}", Welcome(True, "lab", False), True),
-        ("pam: {enable: false, service_name: lab}", Welcome(False, "other", False), True),
-        ("", Welcome(True, "lab", False), False),
-        ("pam: {enable: true, service_name: lab}", Welcome(True, "other", False), False),
-        ("pam: {enable: true, service_name: lab}", Welcome(False, "lab", False), False),
+        ("", Welcome(False, "x", False, False), True),
+        ("pam: {enable: true, service_name: lab}", Welcome(True, "lab", False, False), True),
+        ("pam: {enable: false, service_name: lab}", Welcome(False, "other", False, False), True),
+        ("", Welcome(True, "lab", False, False), False),
+        ("pam: {enable: true, service_name: lab}", Welcome(True, "other", False, False), False),
+        ("pam: {enable: true, service_name: lab}", Welcome(False, "lab", False, False), False),
     ],
 )
 def test_configuration_and_policy_must_say_the_same_of_pam(tmp_path, configured, actual, agreed):
@@ -307,6 +309,32 @@ def test_configuration_and_policy_must_say_the_same_of_pam(tmp_path, configured,
         return
     with pytest.raises(ConfigError, match="says otherwise"):
         agree(config, actual, path)
+
+
+@pytest.mark.parametrize(
+    ("configured", "log", "required", "wrong"),
+    [
+        ("high_assurance: true", False, False, ""),
+        ("high_assurance: true", True, True, ""),
+        ("high_assurance: true", True, False, "high assurance"),
+        ("audit_log_path: /var/log/x", False, False, "names an audit log"),
+        ("audit_log_path: /var/log/x", True, False, ""),
+    ],
+)
+def test_configuration_and_policy_must_agree_on_whether_there_is_an_audit_log(
+    tmp_path, caplog, configured, log, required, wrong
+):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"pam: {{enable: false}}\n{configured}\n")
+    config = load_manager_config(path)
+    welcome = Welcome(False, "x", log, required)
+
+    if wrong:
+        with pytest.raises(ConfigError, match=wrong):
+            agree(config, welcome, path)
+        return
+    agree(config, welcome, path)
+    assert bool(caplog.records) == ("audit_log_path" in configured)
 
 
 def test_a_memory_file_can_not_be_changed_any_more():

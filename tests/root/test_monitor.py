@@ -345,7 +345,7 @@ def test_a_manager_that_asks_without_end_can_t_fill_the_log(place: Site) -> None
     refused = 0
     while refused < 5_100 and time.monotonic() < deadline:
         document = sealed(b"{}")
-        texts = {"name": "uep.1", "user": "root", "identity": "", "identity_name": "", "note": ""}
+        texts = {"name": "uep.1", "user": "root", "identity": "", "identity_name": "", "mapped_by": "", "note": ""}
         try:
             monitor.channel.send({"request": "start", **texts}, [document])
         except BlockingIOError:

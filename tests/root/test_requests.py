@@ -194,7 +194,8 @@ def mutated(chance: random.Random, message: dict[str, Any]) -> dict[str, Any]:
 
 def whole(chance: random.Random) -> dict[str, Any]:
     """A request as our own manager could send it, but for the user, whom nobody has."""
-    texts = {"name": "uep.1", "identity": "i", "identity_name": "n", "note": "", "user": "gct-nobody-has-this"}
+    texts = {"name": "uep.1", "identity": "i", "identity_name": "n", "mapped_by": "r", "note": ""}
+    texts["user"] = "gct-nobody-has-this"
     kind = chance.choice(list(REQUESTS))
     fields = {"version": 1, "signal": "KILL", "record": {"event": "x"}, **texts}
     return {"request": kind, **{name: fields[name] for name in REQUESTS[kind].fields}}

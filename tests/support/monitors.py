@@ -146,6 +146,7 @@ class RunningMonitor:
     def start(self, name: str, user: str, **document: Any) -> None:
         """Ask for a user endpoint."""
         texts = {"identity": "00000000-0000-4000-8000-000000000001", "identity_name": "her@example.org", "note": "n"}
+        texts["mapped_by"] = "document 1, rule 1"
         self.ask("start", sealed(document), name=name, user=user, **texts)
 
     def next(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class MultiUserEndpoint:
     programs: the folder of the installed programs, which every user can run.
     service_user: who the manager runs as. owner: the client identity that it registers with.
     users: client id -> local user's name. policy: what the monitor's policy says beside its service user.
+    config: what config.yaml says beside the rest.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class MultiUserEndpoint:
         owner: Credentials,
         users: Mapping[str, str],
         policy: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self.base = base
         self.folder = base / "compute" / NAME
@@ -54,6 +56,7 @@ class MultiUserEndpoint:
         self.service_user = service_user
         self._owner = owner
         self._users = users
+        self._config = dict(config or {})
         self._policy = {"service_user": service_user, "runtime_directory": str(self.runtime), **policy}
         self._env = clean_environment({**hub_env, "GLOBUS_COMPUTE_CREDENTIAL_FILE": str(self.folder / "client.json")})
         self.process: subprocess.Popen[bytes] | None = None
@@ -64,7 +67,7 @@ class MultiUserEndpoint:
         pam = self._policy["pam"]
         mapping = self.folder / "identity_mapping_config.json"
         config = {"identity_mapping_config_path": str(mapping), "pam": pam, "heartbeat_period": 5}
-        self._write("config.yaml", json.dumps(config))
+        self._write("config.yaml", json.dumps(config | self._config))
         self._write("user_config_template.yaml.j2", TEMPLATE)
         self._write(mapping.name, json.dumps([self._mapping()]))
         self._write("client.json", json.dumps(vars(self._owner)))
@@ -72,6 +75,11 @@ class MultiUserEndpoint:
         self.policy_file.chmod(0o644)
         shutil.chown(self.folder.parent, self.service_user)
         shutil.chown(self.folder, self.service_user)
+
+    def reconfigure(self, **config: Any) -> None:
+        """Change config.yaml for the next start."""
+        path = self.folder / "config.yaml"
+        path.write_text(json.dumps(json.loads(path.read_text()) | config))
 
     def _mapping(self) -> dict[str, Any]:
         rules = [{"source": "{id}", "match": client, "output": user} for client, user in self._users.items()]

@@ -1,7 +1,8 @@
 """What a keeper starts in tests: reports what it sees, then does what its document asks for.
 
 The document is JSON: `report` (a file to write), and `do`: "run" (until SIGTERM), "fail", "garbage", "die", "leave"
-(a process of its own that hears no SIGTERM), "audit" (a line of audit, then as "run"). Run as a program by the user, so
+(a process of its own that hears no SIGTERM), "flood", "stop", "bomb" (what somebody does
+who means harm), "audit" (a line of audit, then as "run"). Run as a program by the user, so
 it needs nothing but Python.
 """
 
@@ -32,12 +33,18 @@ def main() -> None:
         sys.exit(116)
     if do == "leave":
         leave()
-    os.close(3)
+    if do == "flood":
+        flood()
+    if do == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    os.close(3)  # from here on it runs
     if do == "die":
         sys.exit(7)
+    if do == "bomb":
+        bomb(document["processes"])
     if do == "audit":
         os.write(5, document["line"].encode())
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     while True:
         signal.pause()
 
@@ -51,6 +58,27 @@ def leave() -> None:
             os.close(3)
             time.sleep(600)
         os._exit(0)
+
+
+def flood() -> None:
+    """Tell a failure without end."""
+    while True:
+        try:
+            os.write(3, b"{" * 65536)
+        except OSError:
+            time.sleep(600)
+
+
+def bomb(processes: int) -> None:
+    """As many processes as may be, each of which makes others for as long as it lives."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+    while True:
+        try:
+            os.fork()
+        except OSError:
+            time.sleep(0.001)
 
 
 def seen() -> dict[str, object]:

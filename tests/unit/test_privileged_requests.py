@@ -17,6 +17,7 @@ START = {
     "user": "her",
     "identity": "00000000-0000-4000-8000-000000000001",
     "identity_name": "her@example.org",
+    "mapped_by": "document 1, rule 1",
     "note": "",
 }
 
@@ -61,7 +62,7 @@ def test_a_name_that_could_be_a_path_or_an_option_is_refused(name: object) -> No
     assert "name" in refused({**START, "name": name}, (7,))
 
 
-@pytest.mark.parametrize("field", ["user", "identity", "identity_name", "note"])
+@pytest.mark.parametrize("field", ["user", "identity", "identity_name", "mapped_by", "note"])
 @pytest.mark.parametrize("value", [None, 1, True, [], {}, "\ud800", "é" * LONGEST_NOTE])
 def test_a_text_must_be_a_text_of_a_bounded_length(field: str, value: object) -> None:
     assert field in refused({**START, field: value}, (7,))
