@@ -37,12 +37,10 @@ class Tree:
         Batch scripts put workers into the care of init, and some programs overwrite their environment with a title:
         so both the environment and the parents are looked at.
         """
-        parents = _parents()
+        children = children_of()
         mark = f"{MARK}={self.directory}".encode()
-        found = {pid for pid in parents if pid == self.root or mark in _environment(pid)}
-        children = defaultdict(list)
-        for pid, parent in parents.items():
-            children[parent].append(pid)
+        alive = [pid for below in children.values() for pid in below]
+        found = {pid for pid in alive if pid == self.root or mark in _environment(pid)}
         reached, to_visit = set(), list(found)
         while to_visit:
             pid = to_visit.pop()
@@ -53,14 +51,14 @@ class Tree:
 
     def pss_mib(self) -> float:
         """Memory in MiB, each shared page counted in parts: the sum over all processes is what they occupy."""
-        return sum(_pss_bytes(pid) for pid in self.pids()) / MIB
+        return sum(pss_bytes(pid) for pid in self.pids()) / MIB
 
     def threads(self) -> int:
         return sum(_status_number(pid, "Threads:") for pid in self.pids())
 
     def cpu_seconds(self) -> float:
         """User and system time of all processes, with that of their children that have ended, in seconds."""
-        return sum(_cpu_seconds(pid) for pid in self.pids())
+        return sum(cpu_seconds_of(pid) for pid in self.pids())
 
     def end(self, patience: float = 5.0) -> int:
         """Wait up to `patience` seconds for all to end, then kill what is left; returns how many those were."""
@@ -136,6 +134,14 @@ def _signal_all(pids: Collection[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+def children_of() -> dict[int, list[int]]:
+    """The children of every process that lives, by its PID; an empty list for those without."""
+    children: dict[int, list[int]] = defaultdict(list)
+    for pid, parent in _parents().items():
+        children[parent].append(pid)
+    return children
+
+
 def _parents() -> dict[int, int]:
     """The parent of every process that lives; a zombie is over, though its parent has not asked for it yet."""
     found = {}
@@ -162,7 +168,8 @@ def _environment(pid: int) -> list[bytes]:
         return []
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds_of(pid: int) -> float:
+    """User and system time of one process, with that of its children that have ended, in seconds."""
     fields = _stat(pid)
     if not fields:
         return 0.0
@@ -174,7 +181,8 @@ def _cpu_seconds(pid: int) -> float:
         return sum(int(field) for field in fields[11:13]) / TICKS + ended_children
 
 
-def _pss_bytes(pid: int) -> int:
+def pss_bytes(pid: int) -> int:
+    """Memory of one process, each shared page counted in parts."""
     try:
         rollup = (PROC / str(pid) / "smaps_rollup").read_text()
     except OSError:
