@@ -138,14 +138,17 @@ class Keepers:
         if refusal is not None:
             self._tell_refusal(_judging(order), refused(order.name, refusal))
             return
-        own, its = pair()
+        try:
+            own, its = pair()
+        except OSError as error:  # there are no descriptors left
+            self._cannot_start(order, error)
+            return
         try:
             pid = os.fork()
         except OSError as error:
             own.close()
             its.close()
-            refusal = Refusal("CANNOT_START", TOLD[Step.FORK], str(error))
-            self._tell_refusal(_judging(order), refused(order.name, refusal))
+            self._cannot_start(order, error)
             return
         if pid == 0:
             status = Step.FORK.status
@@ -157,6 +160,10 @@ class Keepers:
         kept = _judging(order, pid)
         self._kept[order.name] = kept
         self._listen(kept, Channel(own))
+
+    def _cannot_start(self, order: Order, error: OSError) -> None:
+        refusal = Refusal("CANNOT_START", TOLD[Step.FORK], str(error))
+        self._tell_refusal(_judging(order), refused(order.name, refusal))
 
     def _refusal(self, order: Order) -> Refusal | None:
         """What can be said without the user database. Pure but for the audit log."""
