@@ -94,7 +94,12 @@ class CommonOptions:
 
 
 class Engine(ABC):
-    """Runs tasks. `start` and `shutdown` may block, everything else is quick and may be called from any thread."""
+    """Runs tasks. `start` and `shutdown` may block, everything else is quick and may be called from any thread.
+
+    quick_start: whether `start` is quick, too, so that it needs no thread of its own.
+    """
+
+    quick_start = False
 
     def __init__(self, options: CommonOptions) -> None:
         self.options = options

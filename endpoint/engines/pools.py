@@ -48,6 +48,8 @@ class Pool(Protocol):
 class PoolEngine(Engine):
     """An engine on a pool of this machine's own."""
 
+    quick_start = True
+
     def __init__(self, options: CommonOptions, pool: Pool) -> None:
         super().__init__(options)
         self._pool = pool

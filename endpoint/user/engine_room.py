@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -85,7 +86,7 @@ class EngineRoom:
         def on_failure(error: EndpointError) -> None:
             self._loop.call_soon_threadsafe(self._failed, error)
 
-        await asyncio.to_thread(
+        start = functools.partial(
             self._engine.start,
             endpoint_id=self._endpoint_id,
             run_dir=self._run_dir,
@@ -93,6 +94,10 @@ class EngineRoom:
             starts=self._starts,
             loop=self._loop,
         )
+        if self._engine.quick_start:
+            start()
+        else:
+            await asyncio.to_thread(start)
         self.ready = True
         self._condition.engine("running")
         self._on_ready()

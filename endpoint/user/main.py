@@ -14,7 +14,7 @@ from endpoint.config.checked import take_config
 from endpoint.config.model import UserConfig
 from endpoint.config.paths import LOG, compute_dir
 from endpoint.engines.build import build_engine
-from endpoint.engines.memory import keep_freed_memory
+from endpoint.engines.memory import keep_freed_memory, share_one_heap
 from endpoint.errors import AlreadyRunning, ConfigError, EndpointError, ExitStatus, Stage, UsageError
 from endpoint.lease import Lease
 from endpoint.logs import set_up_logs
@@ -52,6 +52,7 @@ def main(
         raise UsageError("A user endpoint is started by its manager", hint="Use: globus-compute-endpoint start NAME")
     os.umask(0o077)
     keep_freed_memory()
+    share_one_heap()
     directory, logfile = _places(name, config_dir)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     set_up_logs(logfile, debug=debug, console=log_to_console, color=color)

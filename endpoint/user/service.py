@@ -20,6 +20,7 @@ from endpoint.amqp.consumer import Consumer
 from endpoint.amqp.link import Link
 from endpoint.config.model import UserConfig
 from endpoint.engines.base import Engine
+from endpoint.engines.memory import give_back_freed_memory
 from endpoint.errors import EndpointError, ExitStatus
 from endpoint.user.condition import Condition
 from endpoint.user.document import Credentials
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 SMALLEST_HEARTBEAT_S = 5.0
 PREFETCH_MARGIN = 16
+SETTLED_S = 1.0  # after the start
 LARGEST_PREFETCH = 65_535
 GOODBYE_S = 3.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
@@ -109,6 +111,7 @@ class UserEndpoint:
             watches = [asyncio.create_task(self._watch(link)) for link in self._links]
             log.info("Waiting for tasks", extra={"user_endpoint": self._endpoint_id})
             self._next_beat: asyncio.Handle = loop.call_soon(self._beat)
+            loop.call_later(SETTLED_S, self._rest)
             stop = await self._stop
             self._next_beat.cancel()
             for watch in watches:
@@ -198,6 +201,12 @@ class UserEndpoint:
         why = self._idle.heartbeat(received=self._work.received, answered=self._work.answered)
         if why:
             self.stop(Stop(why))
+        self._rest()
+
+    def _rest(self) -> None:
+        """What the start, or the last tasks, have left in memory is for others while there is nothing to do."""
+        if self._work.open == 0:
+            give_back_freed_memory()
 
     def _send_heartbeat(self, *, active: bool) -> asyncio.Future[None]:
         state = {**self._work.engine_status(), **self._facts, "heartbeat_period": self._period_s, "active": active}
