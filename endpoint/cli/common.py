@@ -33,6 +33,7 @@ class Settings:
     color: bool = True
     json: bool = False
     reported: bool = False  # somebody else shows the failure that ends this command
+    logged: bool = False  # it is in the log already
 
     @property
     def compute_dir(self) -> Path:

@@ -111,7 +111,8 @@ def explain(error: Exception, settings: Settings | None = None) -> int:
     settings = settings or Settings()
     if isinstance(error, EndpointError):
         log.debug("The command failed", exc_info=True)
-        log.critical(error.failure.for_admin(), extra=error.failure.fields)
+        if not settings.logged:
+            log.critical(error.failure.for_admin(), extra=error.failure.fields)
         return _report(error.failure, error.exit_status, settings)
     from endpoint.cli.crash import keep_traceback
 

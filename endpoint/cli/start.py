@@ -110,6 +110,9 @@ def start_endpoint(
     try:
         return run_endpoint(settings, endpoint_dir, endpoint_uuid, reporter, monitor_fd)
     except EndpointError as error:
+        # Before whoever waits hears of it, and looks into the log.
+        log.critical(error.failure.for_admin(), extra=error.failure.fields)
+        settings.logged = True
         settings.reported = reporter.failed(error)
         raise
 
