@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.accounts import Accounts, accounts
+from tests.support.accounts import Accounts, TestUser, accounts
 from tests.support.installed import Installed, installed
+from tests.support.monitors import Site, site
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,4 +29,17 @@ def machine() -> Iterator[Accounts]:
 def program() -> Iterator[Installed]:
     """The program where every user can run it."""
     with installed() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def service(machine: Accounts) -> TestUser:
+    """Whom managers run as."""
+    return machine.user(system=True)
+
+
+@pytest.fixture
+def place(program: Installed, machine: Accounts, service: TestUser) -> Iterator[Site]:
+    """Where a monitor can be started."""
+    with site(program, machine, service) as made:
         yield made

@@ -8,7 +8,6 @@ import pty
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +27,8 @@ print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
 
 
 @pytest.fixture(scope="module")
-def service(machine: Accounts) -> TestUser:
-    return machine.user(system=True)
-
-
-@pytest.fixture(scope="module")
 def her(machine: Accounts) -> TestUser:
     return machine.user()
-
-
-@pytest.fixture
-def place(program: Installed, machine: Accounts, service: TestUser) -> Iterator[Site]:
-    with site(program, machine, service) as made:
-        yield made
 
 
 @pytest.fixture

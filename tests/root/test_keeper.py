@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,6 @@ NONE = "0000000000000000"
 
 
 @pytest.fixture(scope="module")
-def service(machine: Accounts) -> TestUser:
-    return machine.user(system=True)
-
-
-@pytest.fixture(scope="module")
 def group(machine: Accounts) -> str:
     return machine.group()
 
@@ -32,12 +26,6 @@ def group(machine: Accounts) -> str:
 @pytest.fixture(scope="module")
 def her(machine: Accounts, group: str) -> TestUser:
     return machine.user(groups=[group])
-
-
-@pytest.fixture
-def place(program: Installed, machine: Accounts, service: TestUser) -> Iterator[Site]:
-    with site(program, machine, service) as made:
-        yield made
 
 
 def seen(user: TestUser) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,8 @@ from tests.support.monitors import Site, is_alive, sealed, site, wait_until
 
 
 @pytest.fixture(scope="module")
-def service(machine: Accounts) -> TestUser:
-    return machine.user(system=True)
-
-
-@pytest.fixture(scope="module")
 def her(machine: Accounts) -> TestUser:
     return machine.user()
-
-
-@pytest.fixture
-def place(program: Installed, machine: Accounts, service: TestUser) -> Iterator[Site]:
-    with site(program, machine, service) as made:
-        yield made
 
 
 def run(place: Site, *arguments: str) -> subprocess.CompletedProcess[str]:

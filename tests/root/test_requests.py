@@ -22,9 +22,7 @@ from endpoint.privileged.policy import Bounds, Policy
 from endpoint.privileged.requests import NAME, REQUESTS, BadRequest
 from endpoint.privileged.session import Ended, Session
 from endpoint.privileged.state import Runtime
-from tests.support.accounts import Accounts, TestUser
-from tests.support.installed import Installed
-from tests.support.monitors import Site, sealed, site
+from tests.support.monitors import Site, sealed
 
 FUZZED = 10_000
 FUZZED_MONITORS = 30
@@ -257,17 +255,6 @@ def test_ten_thousand_fuzzed_requests_start_nothing_that_was_not_asked_for(setti
     assert orders > 10
     assert open_descriptors() == before
     assert settings.runtime.all() == []
-
-
-@pytest.fixture(scope="module")
-def service(machine: Accounts) -> TestUser:
-    return machine.user(system=True)
-
-
-@pytest.fixture
-def place(program: Installed, machine: Accounts, service: TestUser) -> Iterator[Site]:
-    with site(program, machine, service) as made:
-        yield made
 
 
 def test_real_monitors_end_at_the_first_wrong_request_by_their_own_rule(place: Site) -> None:
