@@ -373,8 +373,9 @@ def test_a_user_endpoint_whose_pid_file_is_removed_stops(running, queues):
 def test_a_user_endpoint_waits_for_the_one_of_a_manager_that_was_killed(queues, tmp_path):
     manager, child = under_a_manager(queues, tmp_path, THREADS + "shutdown_grace: 12\n")
     assert queues.next_heartbeat()["active"]
-    long_id = queues.submit(nap, 9, "slow")  # longer than a process needs to start on a busy machine
-    assert wait_until_taken(queues)
+    note = tmp_path / "note"
+    long_id = queues.submit(note_and_sleep, str(note), "slow", 9)  # longer than a process needs to start on a busy machine
+    assert wait_until(note.exists), "what has not begun is given back, and then there is nobody to wait for"
     manager.kill()
     manager.wait()
 
@@ -382,6 +383,7 @@ def test_a_user_endpoint_waits_for_the_one_of_a_manager_that_was_killed(queues, 
         child.wait(GONE_S)
         assert queues.value_of(long_id) == "slow"
         assert queues.value_of(queues.submit(double, 8)) == 16
+        assert note.read_text() == "slow\n", "it ran once"
         assert f"Waiting for process {child.pid}" in second.log
 
 
