@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PEERS := .venvs/peer-endpoint/.done .venvs/peer-sdk/.done
+PYTHONS := .venvs/peer-sdk-newer/.done .venvs/peer-uv/.done# for tests with several versions of Python
 PYTEST := $(BIN)/python -m pytest -q
 WORKERS := 2
 WAITERS := 3# for tests that wait for processes more than they compute
@@ -31,14 +32,16 @@ unit: $(VENV)/.done                 ## No broker, no processes: seconds
 hostile: $(VENV)/.done $(PEERS)     ## 2,000 sets of hostile options for each template
 	$(PYTEST) -n $(WORKERS) tests/hostile
 
-integration: $(VENV)/.done $(PEERS) system   ## A real RabbitMQ, real pools, the programs as processes
+integration: $(VENV)/.done $(PEERS) $(PYTHONS) system   ## A real RabbitMQ, real pools, the programs as processes
+	@tests/support/system-packages scheduler
+	@tests/support/system-packages containers
 	$(PYTEST) -n $(WAITERS) --dist loadfile tests/integration --durations 10
 
 faults: $(VENV)/.done               ## A user endpoint under faults: nothing lost, nothing run twice
 	@tests/support/system-packages faults
 	$(PYTEST) tests/faults --durations 5
 
-compat: $(VENV)/.done $(PEERS) system   ## The official SDK and endpoint beside ours
+compat: $(VENV)/.done $(PEERS) $(PYTHONS) system   ## The official SDK and endpoint beside ours
 	$(PYTEST) tests/compat --durations 5
 
 root: $(VENV)/.done $(PEERS) system ## A multi-user endpoint with real users, PAM and processes; needs root
@@ -69,7 +72,7 @@ bench-test: $(VENV)/.done .venvs/agent/.done $(PEERS) system   ## A short benchm
 
 # What runs in the Python of somebody else's choice: workers, engines, endpoints, the command line. The hub is our own.
 NEWER := $(foreach part,engine worker user cli manager config,tests/integration/test_$(part)_*.py)
-newer: .venvs/newer/.done $(PEERS) system           ## The same code on a newer Python
+newer: .venvs/newer/.done $(PEERS) $(PYTHONS) system           ## The same code on a newer Python
 	.venvs/newer/bin/python -m pytest -q -n $(WORKERS) tests/unit tests/schemas
 	.venvs/newer/bin/python -m pytest -q -n $(WAITERS) --dist loadfile $(NEWER) --durations 5
 
@@ -115,12 +118,17 @@ $(VENV)/.done: requirements/all.txt pyproject.toml
 	@.venvs/bench/bin/python $(PIP_INSTALL) --require-hashes -r requirements/bench.txt
 	@touch $@
 
-peers: $(PEERS)                     ## The official packages, each in an environment of its own
+peers: $(PEERS) $(PYTHONS)          ## The official packages, each in an environment of its own
 
 .venvs/peer-%/.done: requirements/peer-%.txt
 	@echo "Setting up .venvs/peer-$* (official packages) ..."
 	@$(PYTHON) -m venv --clear .venvs/peer-$*
 	@.venvs/peer-$*/bin/python $(PIP_INSTALL) --require-hashes -r requirements/peer-$*.txt
+	@touch $@
+
+.venvs/peer-sdk-newer/.done: requirements/peer-sdk.txt
+	@python=$$(tests/support/newer-python $(PYTHON)); echo "Setting up .venvs/peer-sdk-newer (the official SDK) with $$($$python --version) ..."; $$python -m venv --clear .venvs/peer-sdk-newer
+	@.venvs/peer-sdk-newer/bin/python $(PIP_INSTALL) --require-hashes -r requirements/peer-sdk.txt
 	@touch $@
 
 .venvs/editor/.done: requirements/editor/package-lock.json

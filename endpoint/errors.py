@@ -300,12 +300,26 @@ class EngineGone(EngineFailure):
     code = "ENGINE_GONE"
 
 
+class BlocksFail(EngineFailure):
+    """Blocks end before a worker comes up, again and again, so that the engine asks for no more of them for a time."""
+
+    code = "BLOCKS_FAIL"
+
+
 class NotBegun(EndpointError):
     """The engine gives a task back as it was: no worker has begun it."""
 
     retry = True
     stage = Stage.ENGINE
     code = "NOT_BEGUN"
+
+
+class TaskCancelled(EndpointError):
+    """Somebody who may do so did not want a task's result any more. Whether it had begun is said in the reason."""
+
+    mender = Mender.USER
+    stage = Stage.TASK
+    code = "TASK_CANCELLED"
 
 
 class TaskInterrupted(EndpointError):

@@ -10,4 +10,5 @@ compile -c requirements/all.txt --extra sdk pyproject.toml -o requirements/worke
 compile -c requirements/all.txt --extra hub pyproject.toml -o requirements/hub.txt
 compile requirements/peer-endpoint.in -o requirements/peer-endpoint.txt
 compile requirements/peer-sdk.in -o requirements/peer-sdk.txt
+compile requirements/peer-uv.in -o requirements/peer-uv.txt
 compile requirements/bench.in -o requirements/bench.txt

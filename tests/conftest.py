@@ -49,6 +49,12 @@ def peer_sdk_python() -> Path:
     return _peer_python("PEER_SDK_PYTHON", "peer-sdk")
 
 
+@pytest.fixture(scope="session")
+def peer_sdk_newer_python() -> Path:
+    """The same with a newer Python than the one that the other environments have."""
+    return _peer_python("PEER_SDK_NEWER_PYTHON", "peer-sdk-newer")
+
+
 def _peer_python(variable: str, name: str) -> Path:
     path = Path(os.environ.get(variable) or REPOSITORY / ".venvs" / name / "bin" / "python")
     if not path.exists():

@@ -35,6 +35,7 @@ COMMANDS = {
     "logout": ("endpoint.cli.identity", "logout"),
     "whoami": ("endpoint.cli.identity", "whoami"),
     "check-config": ("endpoint.cli.check", "check_config"),
+    "doctor": ("endpoint.cli.doctor", "doctor"),
     "idmap": ("endpoint.cli.idmap", "idmap"),
     "schema": ("endpoint.cli.schema", "schema"),
     "audit": ("endpoint.cli.audit", "audit"),

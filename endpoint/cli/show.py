@@ -27,6 +27,7 @@ from endpoint.errors import ConfigError, EndpointError
 USER_ENDPOINT_PREFIX = "uep"
 TOLD = ("id", "user", "uid", "pid", "state", "since")  # what a manager says of a user endpoint
 LARGEST_STATUS = 16 * 1024 * 1024  # bytes
+LONGEST_REASON = 300
 # What people know from the official program, by the state of the lease.
 WORDS = {"running": "Running", "elsewhere": "Running", "stale": "Disconnected", "none": "Stopped"}
 
@@ -141,12 +142,18 @@ def _states(condition: dict[str, Any]) -> str:
         state = condition.get(part) or {}
         if state.get("state") != good:
             seconds = max(0, round(time.time() - float(state.get("since") or time.time())))
-            reason = f": {state['reason']}" if state.get("reason") else ""
+            reason = f": {_in_a_line(str(state['reason']))}" if state.get("reason") else ""
             said.append(f"{part} {state.get('state', 'unknown')} for {seconds} s{reason}")
     if condition.get("disk_full"):
         said.append("no space on the disk: tasks wait")
     tasks = ", ".join(f"{number} {state}" for state, number in (condition.get("tasks") or {}).items())
     return "; ".join([*said, f"tasks: {tasks}" if tasks else "no tasks"])
+
+
+def _in_a_line(reason: str) -> str:
+    """A reason may end with the words of a batch job; the end of those says most."""
+    line = " ".join(reason.split())
+    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON // 2]} ... {line[-LONGEST_REASON // 2 :]}"
 
 
 def _service_view(settings: Settings, endpoint_dir: Path, endpoint_id: str | None) -> dict[str, Any]:

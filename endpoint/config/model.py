@@ -71,6 +71,8 @@ class ManagerConfig(EndpointConfig):
     audit_log_path: Path | None
     pam: PamConfig
     mu_child_ep_grace_period_s: float
+    max_blocks_per_user_endpoint: int | None
+    max_block_requests_per_minute: int | None
     email: str | None
     force_mu_allow_same_user: bool
 

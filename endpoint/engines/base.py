@@ -26,13 +26,19 @@ class Starts(Protocol):
     """Where it is written down that a task begins, before it does; `endpoint.user.journal` is one.
 
     path: a file that worker processes of this machine add their lines to; None where there is none.
+    wants_places: whether somebody wants to know which block has a task.
     """
+
+    wants_places: bool
 
     @property
     def path(self) -> str | None: ...
 
     def started(self, task_id: str) -> bool:
         """Note that a task begins; False where it must not."""
+
+    def placed(self, task_id: str, host: str, block: str) -> None:
+        """A block elsewhere has got a task to run it; from any thread."""
 
     def new_page(self) -> str | None:
         """A file in which one worker process of this machine notes its starts itself.
@@ -51,10 +57,14 @@ class NoStarts:
     """For engines by themselves: nothing is written down."""
 
     path = None
+    wants_places = False
 
     def started(self, task_id: str) -> bool:
         del task_id
         return True
+
+    def placed(self, task_id: str, host: str, block: str) -> None:
+        del task_id, host, block
 
     def new_page(self) -> str:
         return ""
@@ -97,9 +107,12 @@ class Engine(ABC):
     """Runs tasks. `start` and `shutdown` may block, everything else is quick and may be called from any thread.
 
     quick_start: whether `start` is quick, too, so that it needs no thread of its own.
+    on_blocked: set it before `start`; told, from any thread, why the engine can run nothing for a time, and with None
+    when that is over.
     """
 
     quick_start = False
+    on_blocked: Callable[[EndpointError | None], None] = staticmethod(lambda _error: None)
 
     def __init__(self, options: CommonOptions) -> None:
         self.options = options
@@ -151,7 +164,11 @@ class Engine(ABC):
 
     @abstractmethod
     def cancel(self, task_id: str) -> bool:
-        """Whether the task was taken back before it ran."""
+        """Nobody wants a task's result any more; False for a task that this engine doesn't have (any more).
+
+        Its future gets TaskCancelled, which says what was done: at once for one that no worker has begun, and for one
+        that runs as soon as it has ended. It gets the result where that comes first. Returns without waiting.
+        """
 
     @abstractmethod
     def stop_starting(self) -> None:

@@ -1,7 +1,6 @@
 """GlobusComputeEngine: blocks of workers, on this machine or through a batch system, by Parsl.
 
-Parsl's HighThroughputExecutor is used without its data-flow kernel. A worker imports `endpoint.worker.run` by name, so
-its Python environment may be another one.
+Parsl's HighThroughputExecutor is used without its data-flow kernel. In which Python tasks run: see `worker_python`.
 """
 
 from __future__ import annotations
@@ -21,20 +20,22 @@ from parsl.executors.errors import InvalidResourceSpecification
 from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
 from endpoint.engines.base import CommonOptions, Engine, EngineTask, FailureCallback, Starts
+from endpoint.engines.block_limits import NO_LIMITS, BlockLimits
 from endpoint.engines.blocks import BlockKeeper
+from endpoint.engines.cancel_names import Stopped
+from endpoint.engines.container_pool import set_up_container
+from endpoint.engines.foreign import ForeignFunctions
+from endpoint.engines.htex_cancel import HtexCancel, told
 from endpoint.engines.htex_options import HtexOptions
 from endpoint.engines.htex_status import capacity_of, status_of
-from endpoint.engines.launch import (
-    WORKER_POOL,
-    container_command,
-    interchange_command,
-    pool_command,
-    pool_command_in_container,
-)
+from endpoint.engines.keys import check_keys
+from endpoint.engines.launch import WORKER_POOL, interchange_command
 from endpoint.engines.ledger import Ledger
 from endpoint.engines.lifeline import Lifeline, wait_until_ended
 from endpoint.engines.semaphores import remove_semaphores
-from endpoint.errors import EndpointError, EngineFailure, NotBegun, TaskLost, TaskRefused
+from endpoint.engines.user_python import PythonLost
+from endpoint.engines.worker_python import APART, set_up_pool
+from endpoint.errors import BlocksFail, EndpointError, EngineFailure, NotBegun, TaskLost, TaskRefused
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +50,32 @@ class GlobusComputeEngine(Engine):
     """
 
     pool_module = WORKER_POOL
-    task_function = "endpoint.worker.run.run_task"
+    task_function = "endpoint.engines.pool_task.run_task"
 
-    def __init__(self, options: CommonOptions, rest: Mapping[str, Any]) -> None:
+    def __init__(self, options: CommonOptions, rest: Mapping[str, Any], limits: BlockLimits = NO_LIMITS) -> None:
         """`rest` is the `engine` block without the options that every engine has. Raises ConfigError."""
         super().__init__(options)
-        self._htex = htex = HtexOptions.parse(rest, type(self).__name__)
+        self._htex = htex = HtexOptions.parse(rest, type(self).__name__, limits)
         self._executor = htex.executor
         self._executor.when_bad = self._executor_failed
-        self._keeper = BlockKeeper(self._executor, **htex.scaling)
-        self._ledger = Ledger(self._launch, self._translate, options.max_retries_on_system_failure)
+        self._keeper = BlockKeeper(
+            self._executor, **htex.scaling, breaker=htex.breaker, limits=limits, on_blocked=self._blocked
+        )
+        self._ledger = Ledger(
+            self._launch,
+            self._translate,
+            options.max_retries_on_system_failure,
+            lambda task_id, attempt: self._cancel.cancel(task_id, attempt),
+        )
+        self._cancel = HtexCancel(
+            lambda command: self._executor.command_client.run(command), htex.cancel_grace, self._ledger.let_go
+        )
+        self._foreign = ForeignFunctions(
+            self._executor.provider.worker_init,
+            htex.worker_environment,
+            local=htex.local,
+            image=htex.container is not None or type(self._executor.provider).__name__ in APART,
+        )
         self._submitting = threading.Lock()
         self._lifeline: Lifeline | None = None
         self._shut = False
@@ -75,12 +92,15 @@ class GlobusComputeEngine(Engine):
         self._prepare(endpoint_id, run_dir, on_failure, starts)
         run_dir = run_dir.absolute()
         scripts = run_dir / "submit_scripts"
+        if self._executor.encrypted:
+            check_keys(run_dir / self._executor.label)
         try:
             self._lifeline = Lifeline(run_dir)
             scripts.mkdir(exist_ok=True)
         except OSError as error:
             raise EngineFailure(f"The engine can't use its run directory {run_dir}: {error.strerror}") from error
         self._executor.run_dir = str(run_dir)
+        self._executor.job_prefix = f"gce-{endpoint_id}.block-"
         self._executor.provider.script_dir = str(scripts)
         self._executor.interchange_launch_cmd = interchange_command(self._lifeline)
         self._executor.launch_cmd = self._pool_command(run_dir, self._lifeline)
@@ -88,12 +108,15 @@ class GlobusComputeEngine(Engine):
         log.debug("The worker pools' command: %s", self._executor.launch_cmd)
         try:
             self._executor.start()
+            if not self._see_journal and self._starts.wants_places:
+                self._executor.tell_places(self._placed)
         except Exception as error:  # Parsl raises it bare
             self.shutdown()
             raise EngineFailure("The engine can't start its interchange", detail=str(error)) from error
         self._keeper.start()
 
     def submit(self, task: EngineTask) -> Future[bytes]:
+        self._foreign.refuse(task, self._keeper.managers)
         answer = self._ledger.submit(replace(task, resource_specification=self._resources(task.resource_specification)))
         self._keeper.task_submitted()
         return answer
@@ -108,6 +131,7 @@ class GlobusComputeEngine(Engine):
             **status_of(self._executor, self._keeper.managers, self._keeper.packages),
             "outstanding_tasks": self._ledger.outstanding,
             "total_tasks": self._ledger.total,
+            "breaker": self._keeper.condition(),
         }
 
     def job_of(self, block: str) -> str | None:
@@ -115,9 +139,7 @@ class GlobusComputeEngine(Engine):
         return None if job is None else str(job)
 
     def cancel(self, task_id: str) -> bool:
-        """Never: a task that was sent to the interchange can't be taken back."""
-        del task_id
-        return False
+        return self._ledger.cancel(task_id)
 
     def stop_starting(self) -> None:
         """Workers of this machine ask the journal themselves; elsewhere what is on its way may still begin."""
@@ -128,6 +150,7 @@ class GlobusComputeEngine(Engine):
             return
         self._shut = True
         self._executor.ending = True
+        self._cancel.close()
         self._ledger.close(lambda: None)
         processes: list[psutil.Process] = []
         try:
@@ -158,9 +181,14 @@ class GlobusComputeEngine(Engine):
             ) from error
         return dict(given)
 
+    def _blocked(self, failure: BlocksFail | None) -> None:
+        self.on_blocked(failure)
+
     def _launch(self, task: EngineTask) -> Future[bytes]:
+        if (failure := self._keeper.blocked) is not None:
+            raise failure
         options = self._worker_options(task)
-        if self._htex.local and self._htex.container_type is None:
+        if self._see_journal:
             options["starts"] = self._starts.path  # the worker notes that the task begins
         elif not self._starts.started(task.task_id):  # workers may not see our files: from here on it may have begun
             raise NotBegun("The start of the task can't be noted")
@@ -170,24 +198,39 @@ class GlobusComputeEngine(Engine):
             context["resource_spec"] = dict(task.resource_specification)
         with self._submitting:  # the executor's sockets are for one thread at a time
             attempt: Future[bytes] = self._executor.submit_payload(context, task.body)
+            attempt.task_id = task.task_id  # type: ignore[attr-defined]
         return attempt
+
+    @property
+    def _see_journal(self) -> bool:
+        """Whether workers see our files, and so note their starts themselves."""
+        return self._htex.local and self._htex.container is None
+
+    def _placed(self, attempt: Future[bytes], block: str, host: str) -> None:
+        with self._submitting:  # when it is submitted, it has its name
+            task_id: str = attempt.task_id  # type: ignore[attr-defined]
+        self._starts.placed(task_id, host, block)
 
     def _pool_command(self, run_dir: Path, lifeline: Lifeline) -> str:
         htex = self._htex
-        if htex.container_type is None:
-            own = htex.local and not self._executor.provider.worker_init.strip()
-            return pool_command(
+        provider = self._executor.provider
+        if htex.container is None:
+            return set_up_pool(
+                provider,
                 self._executor.launch_cmd,
                 module=self.pool_module,
+                run_dir=run_dir,
                 lifeline=lifeline if htex.local else None,
-                own_environment=own,
+                environment=htex.worker_environment,
             )
-        return container_command(
-            pool_command_in_container(self._executor.launch_cmd, module=self.pool_module),
-            kind=htex.container_type,
-            uri=htex.container_uri,
-            options=htex.container_cmd_options,
-            run_dir=str(run_dir),
+        return set_up_container(
+            htex.container,
+            provider,
+            self._executor.launch_cmd,
+            module=self.pool_module,
+            run_dir=run_dir,
+            lifeline=lifeline if htex.local else None,
+            name=f"gce-{self._endpoint_id}",
         )
 
     def _local_processes(self) -> list[psutil.Process]:
@@ -215,7 +258,9 @@ class GlobusComputeEngine(Engine):
             self._on_failure(failure)
 
     def _translate(self, failure: BaseException) -> EndpointError:
-        if isinstance(failure, ManagerLost | WorkerLost):
+        if isinstance(failure, Stopped):
+            return told(failure)
+        if isinstance(failure, ManagerLost | WorkerLost | PythonLost):
             return TaskLost(f"A worker was lost: {failure}")
         if isinstance(failure, ModuleNotFoundError) and (failure.name or "").split(".")[0] == "endpoint":
             return EngineFailure(

@@ -73,6 +73,7 @@ def _node_info(
         installed = packages.get(manager["manager"], {})
         nodes.setdefault(job, []).append(
             {
+                "block_id": manager["block_id"],
                 "worker_count": manager["worker_count"],
                 "idle_duration": manager["idle_duration"],
                 "parsl_version": manager["parsl_version"],

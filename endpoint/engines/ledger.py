@@ -2,7 +2,8 @@
 
 Every task gets exactly one answer: its result, or an error of ours. A task that was lost is run again as often as the
 configuration allows; when the engine can't go on, everything that is still owed is answered with the reason; when the
-endpoint stops, the answers are cancelled (the broker still has those tasks).
+endpoint stops, the answers are cancelled (the broker still has those tasks). A task that nobody wants any more is not
+run again; its answer is what comes first, the end of the attempt or the news that it was stopped.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from endpoint.engines.base import EngineTask
-from endpoint.errors import EndpointError, NotBegun, TaskRefused
+from endpoint.engines.cancelled import before_it_began, lost
+from endpoint.errors import EndpointError, NotBegun, TaskCancelled, TaskRefused
 
 Launch = Callable[[EngineTask], "Future[bytes]"]
 Translate = Callable[[BaseException], EndpointError]
+Stop = Callable[[str, "Future[bytes]"], None]
 
 
 @dataclass(eq=False)
@@ -25,18 +28,24 @@ class _Debt:
     retries: int
     answer: Future[bytes] = field(default_factory=Future)
     attempt: Future[bytes] | None = None
+    cancelled: bool = False
 
 
 class Ledger:
     """Keeps the books between `submit` and the answer. Thread-safe."""
 
-    def __init__(self, launch: Launch, translate: Translate, retries: int) -> None:
-        """`launch` starts one attempt; `translate` turns what an attempt failed with into an error of ours."""
+    def __init__(self, launch: Launch, translate: Translate, retries: int, stop: Stop) -> None:
+        """`launch` starts one attempt; `translate` turns what an attempt failed with into an error of ours.
+
+        stop: called with the task's id and its attempt when nobody wants it any more, perhaps twice: has the attempt
+        end, by cancelling it or with TaskCancelled. Returns without waiting.
+        """
         self._launch = launch
         self._translate = translate
         self._retries = retries
+        self._stop = stop
         self._lock = threading.Lock()
-        self._debts: set[_Debt] = set()
+        self._debts: dict[str, _Debt] = {}
         self._closed: Callable[[], EndpointError | None] | None = None
         self.total = 0
 
@@ -52,7 +61,7 @@ class Ledger:
             if self._closed is not None:
                 _give(debt, self._closed())
                 return debt.answer
-            self._debts.add(debt)
+            self._debts[task.task_id] = debt
             self.total += 1
         try:
             self._attempt(debt)
@@ -62,15 +71,19 @@ class Ledger:
         return debt.answer
 
     def cancel(self, task_id: str) -> bool:
-        """Take a task back that no worker has begun."""
-        with self._lock:
-            found = [debt for debt in self._debts if debt.task.task_id == task_id]
-        cancelled = False
-        for debt in found:
-            if debt.attempt is not None and debt.attempt.cancel():
-                cancelled = True
-                self._fail(debt, TaskRefused("The task was cancelled before it ran", code="TASK_CANCELLED"))
-        return cancelled
+        """Have a task stopped; whether it is owed."""
+        debt = self._debts.get(task_id)
+        if debt is None:
+            return False
+        debt.cancelled = True  # first: an attempt that is being launched looks for it afterwards
+        if (attempt := debt.attempt) is not None:
+            self._stop(task_id, attempt)
+        return True
+
+    def let_go(self, task_id: str, error: TaskCancelled) -> None:
+        """Answer a task whose attempt can't be stopped; what comes of that is dropped."""
+        if (debt := self._debts.get(task_id)) is not None:
+            self._fail(debt, error)
 
     def close(self, reason: Callable[[], EndpointError | None]) -> bool:
         """Answer all that is owed, and all that comes later, with `reason()`; None cancels the answers.
@@ -81,8 +94,8 @@ class Ledger:
             if self._closed is not None:
                 return False
             self._closed = reason
-            left, self._debts = self._debts, set()
-        for debt in left:
+            left, self._debts = self._debts, {}
+        for debt in left.values():
             _give(debt, reason())
         return True
 
@@ -95,11 +108,15 @@ class Ledger:
             self._fail(debt, error)
             return
         debt.attempt = attempt
+        if debt.cancelled:
+            self._stop(debt.task.task_id, attempt)
         attempt.add_done_callback(lambda done: self._settle(debt, done))
 
     def _settle(self, debt: _Debt, done: Future[bytes]) -> None:
         if done.cancelled():
-            return  # whoever cancelled it has answered
+            if debt.cancelled:
+                self._fail(debt, before_it_began())
+            return  # else whoever cancelled it has answered
         failure = done.exception()
         if failure is None and not done.result():
             failure = NotBegun("The worker did not begin the task")
@@ -108,6 +125,8 @@ class Ledger:
                 debt.answer.set_result(done.result())
             return
         error = failure if isinstance(failure, EndpointError) else self._translate(failure)
+        if debt.cancelled and not isinstance(error, TaskCancelled):
+            error = before_it_began() if isinstance(error, NotBegun) else lost(error)
         if not error.retry or isinstance(error, NotBegun) or debt.retries <= 0 or self._closed is not None:
             self._fail(debt, error)
             return
@@ -124,9 +143,9 @@ class Ledger:
     def _take(self, debt: _Debt) -> bool:
         """Whether the caller is the one that answers."""
         with self._lock:
-            if debt not in self._debts:
+            if self._debts.get(debt.task.task_id) is not debt:
                 return False
-            self._debts.remove(debt)
+            del self._debts[debt.task.task_id]
         debt.attempt = None  # which holds the debt: together they would keep the task's body until a garbage collection
         return True
 

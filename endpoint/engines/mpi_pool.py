@@ -7,19 +7,24 @@ wants many nodes gets its turn.
 
 from __future__ import annotations
 
+import os
 import pickle
-import runpy
+import signal
 import sys
 import threading
+import time
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from parsl.app.errors import RemoteExceptionWrapper
-from parsl.executors.high_throughput import mpi_resource_management
 from parsl.executors.high_throughput.mpi_resource_management import MPINodesUnavailable, MPITaskScheduler
+from parsl.multiprocessing import SpawnContext
 from parsl.serialize import serialize
 
-from endpoint.engines.worker_pool import PARSLS, prepare
+from endpoint.engines.worker_pool import become_parsls, prepare
+
+LAUNCHERS_PATIENCE_S, LOOK_S = 3.0, 0.02
 
 
 class InOrder(MPITaskScheduler):  # type: ignore[misc]
@@ -38,6 +43,16 @@ class InOrder(MPITaskScheduler):  # type: ignore[misc]
         with self._turn:
             self._waiting.append(task_package)
             self._begin()
+
+    def withdraw(self, task_id: int) -> bool:
+        """Forget a task that waits for nodes; whether there is one."""
+        with self._turn:
+            found = [task for task in self._waiting if task["task_id"] == task_id]
+            for task in found:
+                self._waiting.remove(task)
+                self._map_tasks_to_nodes[task_id] = []  # `get_result` asks for it when the answer comes
+            self._begin()
+        return bool(found)
 
     def _schedule_backlog_tasks(self) -> None:
         """Called by `get_result` when nodes became free."""
@@ -60,17 +75,43 @@ class InOrder(MPITaskScheduler):  # type: ignore[misc]
         self.pending_result_q.put(pickle.dumps(answer))
 
 
+class Leader(SpawnContext.Process):  # type: ignore[misc]
+    """A worker with a process group of its own: when it has died, what its task has started is ended with it.
+
+    Else the ranks of a lost task would run on, on nodes that the next task gets.
+    """
+
+    ended = False
+
+    def is_alive(self) -> bool:
+        """Asked by the pool before it gives up the worker's task."""
+        alive: bool = super().is_alive()
+        if not alive and not self.ended:
+            self.ended = True
+            _end_group(self.pid)
+        return alive
+
+
+def _end_group(group: int) -> None:
+    """Launchers end their ranks when they are asked to end, not when they are killed."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGTERM)
+        patience = time.monotonic() + LAUNCHERS_PATIENCE_S
+        while time.monotonic() < patience:
+            os.killpg(group, 0)
+            threading.Event().wait(LOOK_S)
+        os.killpg(group, signal.SIGKILL)
+
+
 def _wanted(task_package: dict[str, Any]) -> int:
     nodes: int = task_package["context"]["resource_spec"]["num_nodes"]
     return nodes
 
 
-def main() -> None:
-    """Run Parsl's module as a script, with our scheduler in the place of its own."""
-    prepare(sys.argv)
-    mpi_resource_management.MPITaskScheduler = InOrder
-    runpy.run_module(PARSLS, run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()
+if __name__ in ("__main__", "__mp_main__"):
+    if __name__ == "__main__":
+        SpawnContext.Process = Leader
+        prepare(sys.argv, InOrder)
+    else:
+        os.setpgid(0, 0)  # see `Leader`
+    become_parsls(globals())

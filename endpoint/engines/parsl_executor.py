@@ -6,17 +6,21 @@ unanswered when the thread that reads results ends. Here each of these becomes o
 
 from __future__ import annotations
 
+import math
+import pickle
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import zmq
 from parsl.executors.high_throughput.errors import CommandClientBadError, CommandClientTimeoutError
 from parsl.executors.high_throughput.executor import HighThroughputExecutor
 from parsl.executors.high_throughput.mpi_executor import MPIExecutor
-from parsl.jobs.states import JobState, JobStatus
+from parsl.providers.errors import SubmitException
 
+from endpoint.engines.interchange_names import DROP_WAITING, PLACES, TELL_PLACES
 from endpoint.errors import EngineFailure, EngineGone
 
 COMMAND_TIMEOUT = 20.0  # seconds until an interchange that doesn't answer counts as dead
@@ -24,39 +28,67 @@ LOOK_UP_MS = 200
 LOCAL_POLLING = 1.0
 MANY, GATHER_S = 16, 0.001
 
+OnPlaced = Callable[["Future[bytes]", str, str], None]
+
 
 class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
     """Set `when_bad` before `start`; it is called once at the most, from any thread."""
 
     when_bad: Callable[[EngineFailure], None]
+    ask_for_blocks: Callable[[int, Callable[[int], list[str]]], list[str]]
+    job_prefix: str  # of the names of all its jobs, and of nobody else's
     ending = False
     local = False
+    poll_after = math.inf
+    on_placed: OnPlaced | None = None
 
     @property
     def status_polling_interval(self) -> float:
         """Seconds between looks at the jobs; on this machine that costs nothing, and a failing block shows sooner."""
         interval: float = super().status_polling_interval
-        return min(interval, LOCAL_POLLING) if self.local else interval
+        return min(interval, LOCAL_POLLING if self.local else self.poll_after)
+
+    def scale_out_facade(self, n: int) -> list[str]:
+        """Ask for as many of `n` blocks as `ask_for_blocks` lets through; the blocks that were asked for."""
+        return self.ask_for_blocks(n, super().scale_out_facade)
+
+    def _launch_block(self, block_id: str) -> str:
+        try:
+            job: str | None = self.provider.submit(
+                self._get_launch_command(block_id), 1, f"{self.job_prefix}{block_id}"
+            )
+        except SubmitException as error:
+            said = str(error.stderr or error.stdout or "").strip() or error.message
+            raise EngineFailure(f"The submit command failed: {said}") from error
+        if not job:
+            raise EngineFailure("The provider told no id of the new job")
+        return job
+
+    def tell_places(self, on_placed: OnPlaced) -> None:
+        """Have `on_placed` called for each task that a block gets, before its result comes; by the results' thread."""
+        self.on_placed = on_placed
+        self._ask(TELL_PLACES)
+
+    def _placed(self, packet: bytes) -> None:
+        for number, block, host in pickle.loads(packet):  # noqa: S301 - the interchange's own words
+            if self.on_placed is not None and (attempt := self.tasks.get(number)) is not None:
+                self.on_placed(attempt, block, host)
+
+    def drop_waiting(self) -> list[Future[bytes]]:
+        """Take back the tasks that no pool of workers has; whoever calls answers their futures."""
+        numbers: list[int] = self._ask(DROP_WAITING) or []
+        return [future for number in numbers if (future := self.tasks.pop(number, None)) is not None]
 
     def set_bad_state_and_fail_all(self, exception: Exception) -> None:
-        """Also called by Parsl, when blocks fail and by the interchange."""
+        """Also called by Parsl, for the interchange."""
         if self.bad_state_is_set or self.ending:
             return
         failure = exception
         if not isinstance(failure, EngineFailure):
-            failure = EngineFailure("The engine's blocks of workers fail to start", detail=str(exception))
+            failure = EngineFailure("The engine can't go on", detail=str(exception))
         self._executor_exception = failure
         self._executor_bad_state.set()
         self.when_bad(failure)
-
-    def handle_errors(self, status: dict[str, JobStatus]) -> None:
-        """Give up when no block ever got its workers going, as Parsl does; one that worked may end and be replaced.
-
-        Parsl also counts a block whose worker pool was killed after it had worked.
-        """
-        failed = [block for block, job in status.items() if job.state in (JobState.FAILED, JobState.MISSING)]
-        if failed and not set(failed) & set(self.connected_blocks()):
-            self.block_error_handler(self, status)
 
     def shutdown(self, timeout: float = 10.0) -> None:
         """End the interchange; what it hasn't taken yet is dropped."""
@@ -96,7 +128,7 @@ class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
                 raise CommandClientTimeoutError
 
     def _result_queue_worker(self) -> None:
-        self.incoming_q.get = _Gathered(self.incoming_q, self.tasks, self._result_queue_thread_exit).get
+        self.incoming_q.get = _Gathered(self.incoming_q, self.tasks, self._result_queue_thread_exit, self._placed).get
         try:
             super()._result_queue_worker()
         finally:
@@ -110,14 +142,26 @@ class _Gathered:
     Each by itself would wake the endpoint's loop, and make it send a packet.
     """
 
-    def __init__(self, incoming: Any, tasks: Mapping[int, object], ending: threading.Event) -> None:
+    def __init__(
+        self,
+        incoming: Any,
+        tasks: Mapping[int, object],
+        ending: threading.Event,
+        on_places: Callable[[bytes], None],
+    ) -> None:
         self._socket = incoming.results_receiver
         self._get_one = incoming.get
         self._tasks = tasks
         self._ending = ending
+        self._on_places = on_places
 
     def get(self, timeout_ms: int | None = None) -> Any:
         """The next one; None when there was none in time."""
+        while (packet := self._next(timeout_ms)) is not None and packet.startswith(PLACES):
+            self._on_places(packet[len(PLACES) :])
+        return packet
+
+    def _next(self, timeout_ms: int | None) -> Any:
         try:
             return self._socket.recv(zmq.NOBLOCK)
         except zmq.Again:

@@ -1,13 +1,14 @@
 """From the nested blocks of a configuration (`provider`, `launcher`, `address`) to Parsl's objects.
 
 A block names its class in `type`, the other keys are the class's own parameters. The tables say which classes there
-are; nothing else can be named.
+are, and where each is; nothing else can be named. Tests compare them with the schema and with the installed Parsl.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import ipaddress
+import pkgutil
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -17,37 +18,46 @@ import psutil
 from endpoint.errors import ConfigError
 
 PROVIDERS = {
-    "LocalProvider": "parsl.providers.local.local",
-    "SlurmProvider": "parsl.providers.slurm.slurm",
-    "PBSProProvider": "parsl.providers.pbspro.pbspro",
-    "TorqueProvider": "parsl.providers.torque.torque",
-    "LSFProvider": "parsl.providers.lsf.lsf",
-    "CondorProvider": "parsl.providers.condor.condor",
-    "GridEngineProvider": "parsl.providers.grid_engine.grid_engine",
-    "KubernetesProvider": "parsl.providers.kubernetes.kube",
-    "AWSProvider": "parsl.providers.aws.aws",
-    "GoogleCloudProvider": "parsl.providers.googlecloud.googlecloud",
-    "AzureProvider": "parsl.providers.azure.azure",
+    "LocalProvider": "parsl.providers.local.local:LocalProvider",
+    "SlurmProvider": "endpoint.engines.slurm_provider:SlurmProvider",
+    "PBSProProvider": "parsl.providers.pbspro.pbspro:PBSProProvider",
+    "TorqueProvider": "parsl.providers.torque.torque:TorqueProvider",
+    "LSFProvider": "parsl.providers.lsf.lsf:LSFProvider",
+    "CondorProvider": "parsl.providers.condor.condor:CondorProvider",
+    "GridEngineProvider": "parsl.providers.grid_engine.grid_engine:GridEngineProvider",
+    "KubernetesProvider": "parsl.providers.kubernetes.kube:KubernetesProvider",
+    "AWSProvider": "parsl.providers.aws.aws:AWSProvider",
+    "GoogleCloudProvider": "parsl.providers.googlecloud.googlecloud:GoogleCloudProvider",
+    "AzureProvider": "parsl.providers.azure.azure:AzureProvider",
 }
-LAUNCHERS = dict.fromkeys(
-    (
-        "SimpleLauncher",
-        "SingleNodeLauncher",
-        "WrappedLauncher",
-        "SrunLauncher",
-        "SrunMPILauncher",
-        "AprunLauncher",
-        "JsrunLauncher",
-        "GnuParallelLauncher",
-        "MpiExecLauncher",
-        "MpiRunLauncher",
-    ),
-    "parsl.launchers.launchers",
-)
-ADDRESSES = dict.fromkeys(
-    ("address_by_interface", "address_by_hostname", "address_by_route", "address_by_query", "get_any_address"),
-    "parsl.addresses",
-)
+LAUNCHERS = {
+    "SimpleLauncher": "parsl.launchers.launchers:SimpleLauncher",
+    "SingleNodeLauncher": "parsl.launchers.launchers:SingleNodeLauncher",
+    "WrappedLauncher": "parsl.launchers.launchers:WrappedLauncher",
+    "SrunLauncher": "parsl.launchers.launchers:SrunLauncher",
+    "SrunMPILauncher": "parsl.launchers.launchers:SrunMPILauncher",
+    "AprunLauncher": "parsl.launchers.launchers:AprunLauncher",
+    "JsrunLauncher": "parsl.launchers.launchers:JsrunLauncher",
+    "GnuParallelLauncher": "parsl.launchers.launchers:GnuParallelLauncher",
+    "MpiExecLauncher": "parsl.launchers.launchers:MpiExecLauncher",
+    "MpiRunLauncher": "parsl.launchers.launchers:MpiRunLauncher",
+}
+ADDRESSES = {
+    "address_by_interface": "parsl.addresses:address_by_interface",
+    "address_by_hostname": "parsl.addresses:address_by_hostname",
+    "address_by_route": "parsl.addresses:address_by_route",
+    "address_by_query": "parsl.addresses:address_by_query",
+    "get_any_address": "parsl.addresses:get_any_address",
+}
+# Providers that need a library which is not installed with this package: its modules, and the extra that brings it.
+EXTRAS = {
+    "KubernetesProvider": (("kubernetes",), "kubernetes"),
+    "AWSProvider": (("boto3",), "aws"),
+    "GoogleCloudProvider": (("googleapiclient",), "google"),
+    "AzureProvider": (("azure", "msrestazure"), "azure"),
+}
+# Named and configured as ever, but of no use: Parsl's executors refuse this class, which is none of its providers.
+UNFIT = ("GoogleCloudProvider",)
 OWN_CONTAINERS = ("AWSProvider", "GoogleCloudProvider", "KubernetesProvider")
 LOOPBACK = "127.0.0.1"
 
@@ -56,11 +66,21 @@ def build_part(kind: str, table: Mapping[str, str], block: Mapping[str, Any]) ->
     """The object that `block` describes. Raises ConfigError."""
     arguments = {key: value for key, value in block.items() if value is not None}
     name = arguments.pop("type", None)
-    module = table.get(name) if isinstance(name, str) else None
-    if module is None:
+    if not isinstance(name, str) or name not in table:
         raise ConfigError(f"There is no {kind} {name!r}.", hint=f"There are {', '.join(table)}")
+    if name in UNFIT:
+        raise ConfigError(
+            f"The {kind} {name} of the installed Parsl doesn't work: its executors refuse it.",
+            hint="Use another provider, or machines that are made beforehand and a batch system on them",
+        )
+    modules, extra = EXTRAS.get(name, ((), ""))
+    if not all(map(importlib.util.find_spec, modules)):
+        raise ConfigError(
+            f"The {kind} {name} needs a library that is not installed.",
+            hint=f'Install it into the environment of this program: pip install "compute-endpoint[{extra}]"',
+        )
     try:
-        return getattr(importlib.import_module(module), str(name))(**arguments)
+        return pkgutil.resolve_name(table[name])(**arguments)
     except Exception as error:  # Parsl's constructors raise whatever they like
         raise ConfigError(f"The {kind} block ({name}) is wrong: {_words(error)}.") from error
 

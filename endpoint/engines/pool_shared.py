@@ -5,6 +5,7 @@ Parsl has a server process for that, which each worker asks twice for every task
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from parsl.multiprocessing import SpawnContext
@@ -17,8 +18,10 @@ class TasksInProgress:
 
     def __init__(self) -> None:
         self._ids = SpawnContext.RawArray("q", MOST_WORKERS)  # 0 for none
+        self._since = SpawnContext.RawArray("d", MOST_WORKERS)  # of `time.monotonic`, which is one for all processes
 
     def __setitem__(self, worker_id: int, task: dict[str, Any]) -> None:
+        self._since[worker_id] = time.monotonic()
         self._ids[worker_id] = task["task_id"] + 1
 
     def pop(self, worker_id: int) -> dict[str, Any]:
@@ -28,6 +31,28 @@ class TasksInProgress:
             raise KeyError(worker_id)
         self._ids[worker_id] = 0
         return {"task_id": task_id}
+
+    def running(self, worker_id: int) -> tuple[int, float] | None:
+        """The task that a worker runs, and since when; None for none."""
+        task_id = self._ids[worker_id] - 1
+        return None if task_id < 0 else (task_id, self._since[worker_id])
+
+    def ended(self, worker_id: int) -> None:
+        """The result of what the worker ran is sent: it runs nothing any more."""
+        self._ids[worker_id] = 0
+
+
+class OfWorker:
+    """The same for a worker that tells of the end of a task itself, when it sends the result."""
+
+    def __init__(self, tasks: TasksInProgress) -> None:
+        self._tasks = tasks
+
+    def __setitem__(self, worker_id: int, task: dict[str, Any]) -> None:
+        self._tasks[worker_id] = task
+
+    def pop(self, worker_id: int) -> None:
+        """It is told already."""
 
 
 class Shared:

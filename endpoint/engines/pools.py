@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from abc import abstractmethod
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,7 +54,7 @@ class PoolEngine(Engine):
     def __init__(self, options: CommonOptions, pool: Pool) -> None:
         super().__init__(options)
         self._pool = pool
-        self._ledger = Ledger(pool.submit, self._translate, options.max_retries_on_system_failure)
+        self._ledger = Ledger(pool.submit, self._translate, options.max_retries_on_system_failure, self._stop)
 
     def start(
         self,
@@ -80,6 +81,10 @@ class PoolEngine(Engine):
 
     def cancel(self, task_id: str) -> bool:
         return self._ledger.cancel(task_id)
+
+    @abstractmethod
+    def _stop(self, task_id: str, attempt: Future[bytes]) -> None:
+        """See `Ledger`."""
 
     def stop_starting(self) -> None:
         self._pool.give_back()

@@ -22,9 +22,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from endpoint.engines.base import EngineTask
-from endpoint.engines.frames import RECEIVE_BYTES, FrameReader, header
 from endpoint.engines.lifeline import Lifeline
 from endpoint.errors import EngineFailure
+from endpoint.worker.stream import RECEIVE_BYTES, FrameReader, header
 
 WORD = b"\n"  # a frame from the worker that is no result: it is ready, or it has put back what was taken back
 JOINED_BYTES = 64 * 1024  # pieces below this are sent with one call
@@ -80,7 +80,8 @@ class WorkerProcess:
             raise EngineFailure(f"The engine can't start a worker process: {error.strerror}") from error
         self.socket = ours
         # The end of the socket may come late: a process that a task forked holds it open, too.
-        self.exit = os.pidfd_open(self._process.pid)
+        self.pid = self._process.pid
+        self.exit = os.pidfd_open(self.pid)
         ours.setblocking(False)
         self._outgoing.append(memoryview(header(len(options)) + options))
 

@@ -17,7 +17,9 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from endpoint.engines.base import EngineTask, Starts
+from endpoint.engines.cancelled import before_it_began
 from endpoint.engines.pace import Pace
+from endpoint.engines.process_end import Ending
 from endpoint.engines.process_link import WORD, Attempt, WorkerProcess
 from endpoint.errors import EndpointError, EngineFailure, NotBegun, TaskLost
 
@@ -38,16 +40,18 @@ class _Worker:
     def __init__(self, process: WorkerProcess) -> None:
         self.process = process
         self.pace = Pace()
+        self.ending: Ending | None = None
 
     @property
     def idle(self) -> bool:
         """Whether it has nothing to do, and can have something."""
-        return not self.process.given and not self.process.putting_back
+        return not self.process.given and not self.process.putting_back and self.ending is None
 
     def ahead(self, now: float, depth: int, most: int | None) -> int:
         """How many more tasks it may have, so that it has `depth` at the most."""
         process = self.process
-        moves = process.ready and not process.putting_back and now - process.moved < STUCK_S
+        stays = not process.putting_back and self.ending is None
+        moves = process.ready and stays and now - process.moved < STUCK_S
         if not moves or not process.given or process.page is None:
             return 0
         left = depth if most is None else most - process.count
@@ -58,11 +62,13 @@ class ProcessPool:
     """At most `size` processes, made as they are needed. Tasks begin in the order of submission.
 
     most_tasks: how many a process may run before it is replaced; None for no limit.
+    cancel_grace: seconds between asking a process to end whose task is cancelled, and making it.
     """
 
-    def __init__(self, size: int, most_tasks: int | None = None) -> None:
+    def __init__(self, size: int, most_tasks: int | None = None, cancel_grace: float = 0) -> None:
         self.size = size
         self._most_tasks = most_tasks
+        self._cancel_grace = cancel_grace
         self._waiting: deque[Attempt] = deque()
         self._workers: list[_Worker] = []
         self._starting = 0
@@ -85,7 +91,8 @@ class ProcessPool:
     @property
     def waiting(self) -> int:
         """How many tasks no process has begun."""
-        return len(self._waiting) + sum(max(0, len(one.process.given) - 1) for one in self._workers)
+        unbegun = sum(not attempt.future.cancelled() for attempt in list(self._waiting))
+        return unbegun + sum(max(0, len(one.process.given) - 1) for one in self._workers)
 
     @property
     def busy(self) -> int:
@@ -101,6 +108,11 @@ class ProcessPool:
         self._waiting.append(attempt)
         self._wake()
         return attempt.future
+
+    def cancel(self, future: Future[bytes]) -> None:
+        """Nobody wants an attempt any more: it is cancelled, or fails with TaskCancelled when it has been stopped."""
+        if not future.cancel() and not future.done():
+            self._on_loop(lambda: self._stop(future))
 
     def give_back(self) -> None:
         """Take nothing more; what waits fails with NotBegun, what runs goes on."""
@@ -219,6 +231,39 @@ class ProcessPool:
             if attempt.take():
                 attempt.future.set_exception(NotBegun("The engine stops"))
 
+    # -- cancellation --------------------------------------------------------------------------------------------------
+
+    def _stop(self, future: Future[bytes]) -> None:
+        for worker in self._workers:
+            given = worker.process.given
+            if all(attempt.future is not future for attempt in given):
+                continue
+            if not worker.process.putting_back:
+                self._take_back(worker)  # the others shall not begin there; perhaps it has not begun itself
+            # A task behind which another one has begun has ended, and so has its answer.
+            if given and given[-1].future is future and worker.ending is None:
+                self._end(worker, given[-1])
+            break
+        self._drop_waiting(future)
+        self._wake()
+
+    def _end(self, worker: _Worker, attempt: Attempt) -> None:
+        worker.ending = Ending(
+            worker.process,
+            attempt,
+            grace=self._cancel_grace,
+            loop=self._loop,
+            on_over=lambda: self._on_end(worker),
+        )
+
+    def _drop_waiting(self, future: Future[bytes]) -> None:
+        """For one that a process has had, so that its future can't be cancelled."""
+        for attempt in self._waiting:
+            if attempt.future is future:
+                self._waiting.remove(attempt)
+                future.set_exception(before_it_began())
+                return
+
     # -- results in ----------------------------------------------------------------------------------------------------
 
     def _on_readable(self, worker: _Worker) -> None:
@@ -246,6 +291,8 @@ class ProcessPool:
             process.answered += 1
             attempt.future.set_result(frame)
         process.moved = now
+        if worker.ending is not None and not process.given:
+            worker.ending.hurry()  # it answered, all the same
 
     def _retire_if_used_up(self, worker: _Worker) -> None:
         process = worker.process
@@ -294,7 +341,10 @@ class ProcessPool:
         """The process is gone; what it has said before counts."""
         if worker not in self._workers:
             return
-        process = worker.process
+        process, ending = worker.process, worker.ending
+        if ending is not None and not ending.over:
+            self._unwatch(worker)  # what its task has started may have ends to bring to an end
+            return
         self._forget(worker)
         self._take_in(worker, process.receive_rest())
         how = process.end()
@@ -306,6 +356,9 @@ class ProcessPool:
         for attempt in begun:
             if process.page:  # which goes
                 self._starts.started(attempt.task.task_id)
+            if ending is not None and attempt is ending.attempt:
+                attempt.future.set_exception(ending.outcome)
+                continue
             log.warning("A worker process was lost: %s", how, extra={"task": attempt.task.task_id})
             attempt.future.set_exception(TaskLost(f"The worker process that ran the task {how}"))
         self._drop_page_later(process)
@@ -318,6 +371,11 @@ class ProcessPool:
 
     def _forget(self, worker: _Worker) -> None:
         self._workers.remove(worker)
+        if worker.ending is not None:
+            worker.ending.drop()
+        self._unwatch(worker)
+
+    def _unwatch(self, worker: _Worker) -> None:
         self._loop.remove_reader(worker.process.socket)
         self._loop.remove_writer(worker.process.socket)
         self._loop.remove_reader(worker.process.exit)

@@ -1,9 +1,9 @@
 """A worker process of ProcessPoolEngine: `python -m endpoint.engines.process_worker FD TOKENS PAGE FIFO GROUP`.
 
-FD is a connected socket, for frames (see `frames.py`). The first one from the engine holds the options that all tasks
-share, as JSON. After that comes JSON again: `[ID, SERIALIZERS]`, followed by a frame with the body of that task, or a
-number, so many of the tasks before it are taken back. Ours are results, and a bare newline for "ready" and for "put
-back". TOKENS is an eventfd, from which one is taken before a task begins; PAGE a file for starts, or empty.
+FD is a connected socket, for frames (see `worker/stream.py`). The first one from the engine holds the options that all
+tasks share, as JSON. After that comes JSON again: `[ID, SERIALIZERS]`, followed by a frame with the body of that task,
+or a number, so many of the tasks before it are taken back. Ours are results, and a bare newline for "ready" and for
+"put back". TOKENS is an eventfd, from which one is taken before a task begins; PAGE a file for starts, or empty.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import sys
 from collections import deque
 from typing import Any
 
-from endpoint.engines.frames import RECEIVE_BYTES, FrameReader, header
 from endpoint.engines.marks import Page
 from endpoint.engines.memory import keep_freed_memory
 from endpoint.engines.python_exec import GONE, tie_to_endpoint
 from endpoint.worker.run import run_task
+from endpoint.worker.stream import RECEIVE_BYTES, FrameReader, send_frame
 
 
 def main(descriptor: int, tokens: int, page: str, fifo: str, group: int) -> int:
@@ -86,11 +86,7 @@ class _Server:
         self._send(run_task(body, options))
 
     def _send(self, frame: bytes) -> None:
-        if len(frame) < RECEIVE_BYTES:
-            self._engine.sendall(header(len(frame)) + frame)
-        else:
-            self._engine.sendall(header(len(frame)))
-            self._engine.sendall(frame)
+        send_frame(self._engine, frame)
 
 
 if __name__ == "__main__":

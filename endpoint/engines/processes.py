@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from concurrent.futures import Future
 from pathlib import Path
 
 from endpoint.engines.base import CommonOptions, FailureCallback, Starts
@@ -20,19 +21,20 @@ from endpoint.errors import EngineFailure
 
 
 class ProcessPoolEngine(PoolEngine):
-    """Options: `label`, `max_workers` (the cores of this machine), `max_tasks_per_child` (no limit)."""
+    """Options: `label`, `max_workers` (the cores of this machine), `max_tasks_per_child` (no limit), `cancel_grace`."""
 
     def __init__(
         self,
         options: CommonOptions,
         *,
         label: str,
+        cancel_grace: float,
         max_workers: int | None = None,
         max_tasks_per_child: int | None = None,
     ) -> None:
         del label  # of threads, which this engine has not
         size = len(os.sched_getaffinity(0)) if max_workers is None else max_workers
-        self._processes = ProcessPool(size, max_tasks_per_child)
+        self._processes = ProcessPool(size, max_tasks_per_child, cancel_grace)
         super().__init__(options, self._processes)
         self._lifeline: Lifeline | None = None
 
@@ -56,6 +58,10 @@ class ProcessPoolEngine(PoolEngine):
         super().shutdown()
         if self._lifeline is not None:
             self._lifeline.cut()
+
+    def _stop(self, task_id: str, attempt: Future[bytes]) -> None:
+        del task_id
+        self._processes.cancel(attempt)
 
     def _make_process(self, lifeline: Lifeline) -> WorkerProcess:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
@@ -42,6 +43,7 @@ class SlotPool:
         self._closed = False
         self._waiting = 0
         self._busy = 0
+        self._begun: dict[Future[bytes], float] = {}
 
     @property
     def waiting(self) -> int:
@@ -68,6 +70,19 @@ class SlotPool:
                 thread.start()
         return future
 
+    def cancel(self, future: Future[bytes]) -> bool:
+        """Whether an attempt was cancelled before a slot has taken it."""
+        if future.cancelled() or not future.cancel():
+            return future.cancelled()
+        with self._lock:
+            self._waiting -= 1
+        return True
+
+    def seconds(self, future: Future[bytes]) -> float | None:
+        """How long an attempt has run so far; None for one that doesn't."""
+        begun = self._begun.get(future)
+        return None if begun is None else time.monotonic() - begun
+
     def give_back(self) -> None:
         """Take nothing more; what waits fails with NotBegun, what runs goes on."""
         given: list[Future[bytes]] = []
@@ -77,7 +92,7 @@ class SlotPool:
                 item = self._queue.get()
                 if item is not None and item[0].set_running_or_notify_cancel():
                     given.append(item[0])
-                self._waiting -= item is not None
+                    self._waiting -= 1
             for _ in self._threads:
                 self._queue.put(None)
         for future in given:
@@ -101,8 +116,10 @@ class SlotPool:
             future, task = item
             running = future.set_running_or_notify_cancel()
             with self._lock:
-                self._waiting -= 1
-                self._busy += running
+                if running:
+                    self._waiting -= 1
+                    self._busy += 1
+                    self._begun[future] = time.monotonic()
             if running:
                 self._run(slot, future, task)
             del item, future, task
@@ -120,6 +137,7 @@ class SlotPool:
             failure = error
         with self._lock:
             self._busy -= 1
+            del self._begun[future]
         if failure is not None:
             future.set_exception(failure)
         elif result is not None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from concurrent.futures import Future
 from typing import Any
 
 from endpoint.engines.base import CommonOptions, EngineTask
+from endpoint.engines.cancelled import goes_on
 from endpoint.engines.pools import PoolEngine
 from endpoint.engines.slots import Slot, SlotPool
 
@@ -32,14 +34,19 @@ class ThreadPoolEngine(PoolEngine):
         thread_name_prefix: str | None = None,
     ) -> None:
         workers = min(32, (os.cpu_count() or 1) + 4) if max_workers is None else max_workers
-        pool = SlotPool(thread_name_prefix or label, workers, self._make_slot, self._may_begin)
-        super().__init__(options, pool)
+        self._slots = SlotPool(thread_name_prefix or label, workers, self._make_slot, self._may_begin)
+        super().__init__(options, self._slots)
 
     def _make_slot(self) -> Slot:
         return _ThreadSlot(self)
 
     def _may_begin(self, task_id: str) -> bool:
         return self._starts.started(task_id)
+
+    def _stop(self, task_id: str, attempt: Future[bytes]) -> None:
+        if not self._slots.cancel(attempt) and not attempt.done():
+            why = "a function in a thread (the endpoint's ThreadPoolEngine) can't be stopped"
+            self._ledger.let_go(task_id, goes_on(self._slots.seconds(attempt), why))
 
     def options_for_worker(self, task: EngineTask) -> dict[str, Any]:
         """What the slot hands to the worker."""

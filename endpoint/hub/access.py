@@ -7,7 +7,7 @@ from collections.abc import Collection
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from endpoint.hub.models import Endpoint, Function, TaskGroup
+from endpoint.hub.models import Endpoint, Function, Task, TaskGroup
 from endpoint.hub.refusals import (
     Refusal,
     endpoint_forbidden,
@@ -22,6 +22,14 @@ def may_use(endpoint: Endpoint, caller_id: str) -> bool:
     if endpoint.parent_id is not None:
         return caller_id == endpoint.owner_id
     return endpoint.public or endpoint.multi_user or caller_id in endpoint.administrators
+
+
+def may_end(task: Task, manager: Endpoint | None, caller_id: str) -> bool:
+    """Whether the caller may cancel a task: it is theirs, or it runs where they administer.
+
+    manager: the task's endpoint, or the one that has started it.
+    """
+    return task.owner_id == caller_id or (manager is not None and caller_id in manager.administrators)
 
 
 async def usable_endpoint(session: AsyncSession, endpoint_id: str, caller_id: str) -> Endpoint:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from endpoint.errors import EndpointError
-from endpoint.hub import auth, endpoints, functions, pages, signin, submit, tasks
+from endpoint.hub import auth, cancels, endpoints, functions, pages, signin, submit, tasks
 from endpoint.hub.broker_admin import BrokerAdmin
 from endpoint.hub.rest import on_endpoint_error, on_http_exception, on_unexpected
 from endpoint.hub.service import Hub
@@ -85,6 +85,7 @@ def create_app(settings: HubSettings, broker: BrokerAdmin) -> Starlette:
             *functions.ROUTES,
             *submit.ROUTES,
             *tasks.ROUTES,
+            *cancels.ROUTES,
         ],
         middleware=[Middleware(AbsoluteForm)],
         exception_handlers={

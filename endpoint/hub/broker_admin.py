@@ -4,9 +4,10 @@
     exchange  endpoints             topic; endpoints publish to it with the keys ENDPOINT.results, ENDPOINT.heartbeats
     queue     results, heartbeats   bound to `endpoints`; the hub reads them
     queue     tasks.ENDPOINT        the endpoint reads it
+    queue     cancels.ENDPOINT      the endpoint reads it: what is cancelled need not wait behind tasks
     queue     commands.ENDPOINT     the manager reads it
     queue     groups.OWNER.GROUP    results of a task group, for the SDK of the identity that owns the group
-    user      endpoint.ENDPOINT     reads its own two queues, publishes to `endpoints` with its own two keys
+    user      endpoint.ENDPOINT     reads its own three queues, publishes to `endpoints` with its own two keys
     user      client.OWNER          reads the owner's group queues, publishes nothing
 
 RabbitMQ asks for no permission where a client checks passively that a queue or an exchange is there, and it checks the
@@ -31,6 +32,8 @@ ENDPOINT_EXCHANGE = "endpoints"
 RESULT_QUEUE = "results"
 HEARTBEAT_QUEUE = "heartbeats"
 HEARTBEAT_TTL = 60 * 1000  # ms; an older one would make an endpoint look alive that isn't
+CANCEL_TTL = 24 * 3600 * 1000  # ms; an endpoint remembers one as long, whose task doesn't come
+MOST_CANCELS = 100_000  # in a queue that nobody reads
 GROUP_EXPIRY = 14 * 24 * 3600 * 1000  # ms that a group's queue lives on while nobody reads it
 TIMEOUT = 20.0  # seconds, for one request
 
@@ -119,6 +122,10 @@ class BrokerAdmin:
         """The name of the queue from which an endpoint takes its tasks."""
         return f"tasks.{endpoint_id}"
 
+    def cancel_queue(self, endpoint_id: str) -> str:
+        """The name of the queue from which an endpoint takes what is cancelled."""
+        return f"cancels.{endpoint_id}"
+
     def command_queue(self, endpoint_id: str) -> str:
         """The name of the queue from which a manager takes its commands."""
         return f"commands.{endpoint_id}"
@@ -141,6 +148,9 @@ class BrokerAdmin:
         """
         task_queue = self.task_queue(endpoint_id)
         await self._make_queue(task_queue)
+        await self._make_queue(
+            self.cancel_queue(endpoint_id), {"x-message-ttl": CANCEL_TTL, "x-max-length": MOST_CANCELS}
+        )
         if with_commands:
             await self._make_queue(self.command_queue(endpoint_id))
         await self._bind(TASK_EXCHANGE, task_queue, task_queue)
@@ -159,6 +169,7 @@ class BrokerAdmin:
         await self.disconnect_endpoint(endpoint_id)
         await asyncio.gather(
             self._delete("queues", self._vhost, self.task_queue(endpoint_id)),
+            self._delete("queues", self._vhost, self.cancel_queue(endpoint_id)),
             self._delete("queues", self._vhost, self.command_queue(endpoint_id)),
         )
 
@@ -175,7 +186,7 @@ class BrokerAdmin:
         await self._call(
             "PUT",
             _path("permissions", self._vhost, user),
-            {"configure": _NOTHING, "write": f"^{ENDPOINT_EXCHANGE}$", "read": rf"^(tasks|commands)\.{me}$"},
+            {"configure": _NOTHING, "write": f"^{ENDPOINT_EXCHANGE}$", "read": rf"^(tasks|cancels|commands)\.{me}$"},
         )
         return self._connection_url(user, password)
 
@@ -199,6 +210,7 @@ class BrokerAdmin:
                 "connection_url": url,
                 "exchange": TASK_EXCHANGE,
                 "queue": self.task_queue(endpoint_id),
+                "cancel_queue": self.cancel_queue(endpoint_id),
             },
             result_queue_info=published(RESULT_QUEUE),
             heartbeat_queue_info=published(HEARTBEAT_QUEUE),

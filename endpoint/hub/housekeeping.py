@@ -12,7 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from endpoint.errors import EndpointError, Mender, Stage
 from endpoint.hub.broker_admin import BrokerAdmin
-from endpoint.hub.models import Code, Endpoint, Outgoing, RefreshToken, Task, TaskGroup, Token
+from endpoint.hub.models import Cancellation, Code, Endpoint, Outgoing, RefreshToken, Task, TaskGroup, Token
 from endpoint.hub.presence import Presence
 from endpoint.hub.results import Results
 from endpoint.hub.settings import HubSettings
@@ -65,6 +65,7 @@ class Housekeeping:
         """Forget what is too old at `now` (seconds since the epoch)."""
         oldest = now - self._settings.keep_tasks_s
         removed = await self._delete(Task.id, Task.completed < oldest)
+        removed += await self._delete(Cancellation.task_id, Cancellation.asked < oldest)
         waiting = exists(select(Task.id).where(Task.group_id == TaskGroup.id))
         removed += await self._delete(TaskGroup.id, and_(TaskGroup.created < oldest, ~waiting))
         removed += await self._delete(Token.hash, Token.expires < now)

@@ -182,6 +182,16 @@ class Task(Base):
     __table_args__ = (Index("tasks_unfinished", "endpoint_id", "completed"),)
 
 
+class Cancellation(Base):
+    """A task's endpoint was told that somebody (an identity) does not want its result any more."""
+
+    __tablename__ = "cancellations"
+
+    task_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    identity_id: Mapped[str] = mapped_column(ID)
+    asked: Mapped[float] = mapped_column(index=True)
+
+
 class Outgoing(Base):
     """A stored task whose publication the broker has not confirmed yet."""
 

@@ -10,6 +10,7 @@ from endpoint.amqp.consumer import Delivery
 from endpoint.amqp.link import Link
 from endpoint.errors import EndpointError, MalformedMessage
 from endpoint.hub.broker_admin import HEARTBEAT_QUEUE, RESULT_QUEUE, BrokerAdmin
+from endpoint.hub.cancels import Cancellations
 from endpoint.hub.groups import GroupQueues
 from endpoint.hub.housekeeping import Housekeeping
 from endpoint.hub.intake import Intake
@@ -39,6 +40,7 @@ class Hub:
     results: Results
     starts: Starts
     outbox: Outbox
+    cancellations: Cancellations
     groups: GroupQueues
     housekeeping: Housekeeping
     sign_ins: SignIns
@@ -65,6 +67,7 @@ class Hub:
             results=results,
             starts=starts,
             outbox=Outbox(store, broker, publisher, results, patience_s=settings.confirm_wait_s),
+            cancellations=Cancellations(store, broker, publisher, patience_s=settings.confirm_wait_s),
             groups=GroupQueues(broker),
             housekeeping=Housekeeping(settings, store, broker, presence=presence, results=results, starts=starts),
             sign_ins=SignIns(store),

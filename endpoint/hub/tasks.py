@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from endpoint.hub.access import own_group
-from endpoint.hub.models import Task
+from endpoint.hub.models import Cancellation, Task
 from endpoint.hub.refusals import task_not_found
 from endpoint.hub.rest import caller_of, fields_of, hub_of, id_in_path
 from endpoint.hub.store import Store
@@ -22,9 +22,12 @@ MAX_BATCH = 10_000
 CHUNK = 500  # ids in one query
 
 
-def document(task: Task) -> dict[str, Any]:
-    """A task as clients read it; without `completion_t` it is still on its way."""
-    answer: dict[str, Any] = {"task_id": task.id, "status": "waiting-for-ep"}
+def document(task: Task, *, cancelling: bool = False) -> dict[str, Any]:
+    """A task as clients read it; without `completion_t` it is still on its way.
+
+    cancelling: whether its endpoint was told that nobody wants it. Clients take every unknown status for a pending one.
+    """
+    answer: dict[str, Any] = {"task_id": task.id, "status": "cancelling" if cancelling else "waiting-for-ep"}
     if task.details is not None:
         answer["details"] = task.details
     if task.completed is not None:
@@ -40,25 +43,28 @@ async def show(request: Request) -> Response:
     found = await _own_tasks(hub_of(request).store, [task_id], caller.id)
     if not found:
         raise task_not_found(task_id)
-    return JSONResponse(document(found[0]))
+    return JSONResponse(found[task_id])
 
 
 async def batch_status(request: Request) -> Response:
     """POST /v2/batch_status: those that the caller has, and a word about each of the others."""
     caller = await caller_of(request)
     task_ids = (await fields_of(request)).uuids("task_ids", limit=MAX_BATCH) or []
-    found = {task.id: document(task) for task in await _own_tasks(hub_of(request).store, task_ids, caller.id)}
+    found = await _own_tasks(hub_of(request).store, task_ids, caller.id)
     unknown = {"status": "failed", "reason": "Unknown task"}
     results = {task_id: found.get(task_id, {"task_id": task_id, **unknown}) for task_id in task_ids}
     return JSONResponse({"response": "batch", "results": results})
 
 
-async def _own_tasks(store: Store, task_ids: list[str], caller_id: str) -> list[Task]:
+async def _own_tasks(store: Store, task_ids: list[str], caller_id: str) -> dict[str, dict[str, Any]]:
+    """The documents of those that are the caller's."""
     async with store.reading() as session:
-        found: list[Task] = []
+        found: dict[str, dict[str, Any]] = {}
         for ids in chunks(task_ids):
-            query = select(Task).where(Task.id.in_(ids), Task.owner_id == caller_id).options(undefer(Task.data))
-            found.extend(await session.scalars(query))
+            query = select(Task, Cancellation.asked).outerjoin(Cancellation, Cancellation.task_id == Task.id)
+            query = query.where(Task.id.in_(ids), Task.owner_id == caller_id).options(undefer(Task.data))
+            for task, asked in await session.execute(query):
+                found[task.id] = document(task, cancelling=asked is not None)
         return found
 
 

@@ -47,11 +47,7 @@ class ComputeService:
     """
 
     def __init__(self, app: globus_sdk.GlobusApp, *, environment: str | None = None, local: bool = False) -> None:
-        on_this_machine = local or (environment or os.environ.get(ENVIRONMENT_VARIABLE)) == "local"
-        settings: dict[str, Any] = {
-            "base_url": os.environ.get(COMPUTE_URL_VARIABLE) or (LOCAL_URL if on_this_machine else None),
-            "environment": None if environment == "local" else environment,
-        }
+        settings = _address(environment, local=local)
         self._app = app
         self._lock = threading.Lock()
         self._v2 = globus_sdk.ComputeClientV2(app=app, **settings, **_bounds())
@@ -89,6 +85,10 @@ class ComputeService:
         """`{"status": "online" | "offline", "details": {...}}`."""
         return self._call(Stage.RUN, lambda: self._v2.get_endpoint_status(endpoint_id))
 
+    def results_url(self) -> str:
+        """The broker's address for results of the caller's own submissions; it has a password."""
+        return str(self._call(Stage.CONNECT, self._v2.get_result_amqp_url).get("connection_url") or "")
+
     def owner_identities(self) -> frozenset[str]:
         """The ids of the caller's Globus identities, linked ones too; raises LoginError if there is none."""
         with self._lock, _service_errors(Stage.LOGIN):
@@ -110,6 +110,20 @@ class ComputeService:
         if not isinstance(data, dict):
             raise UnexpectedAnswer("The service's answer is not a JSON object", detail=response.text[:500], stage=stage)
         return data
+
+
+def service_url(environment: str | None, *, local: bool = False) -> str:
+    """The address that `ComputeService` uses for the same arguments."""
+    settings = _address(environment, local=local)
+    return str(settings["base_url"] or globus_sdk.config.get_service_url("compute", settings["environment"]))
+
+
+def _address(environment: str | None, *, local: bool) -> dict[str, Any]:
+    on_this_machine = local or (environment or os.environ.get(ENVIRONMENT_VARIABLE)) == "local"
+    return {
+        "base_url": os.environ.get(COMPUTE_URL_VARIABLE) or (LOCAL_URL if on_this_machine else None),
+        "environment": None if environment == "local" else environment,
+    }
 
 
 def _bounds() -> dict[str, Any]:

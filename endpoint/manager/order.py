@@ -44,6 +44,7 @@ class Order:
     ep_info: Mapping[str, Any] = field(default_factory=dict)
     allowed_functions: tuple[str, ...] | None = None
     high_assurance: bool = False
+    block_limits: Mapping[str, int | None] = field(default_factory=dict)
     compute_dir: str | None = None
 
     @property

@@ -98,6 +98,7 @@ def _document(order: Order, rendered: str, descriptors: Descriptors, parent: int
         "ep_info": {**order.ep_info, "posix_ppid": parent},
         "mem_fd": descriptors.credentials,
         "enckey": order.enckey,
+        "block_limits": dict(order.block_limits),
     }
     if descriptors.audit is not None:
         document["audit_fd"] = descriptors.audit

@@ -149,6 +149,10 @@ def order_for(
         amqp_creds=request.amqp_creds,
         ep_info=ep_info,
         enckey=enckey,
+        block_limits={
+            "max_blocks": host.config.max_blocks_per_user_endpoint,
+            "max_blocks_per_minute": host.config.max_block_requests_per_minute,
+        },
         compute_dir=compute_dir,
     )
 

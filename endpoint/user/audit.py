@@ -51,7 +51,21 @@ TOLD: Final[dict[tuple[State | None, Event], tuple[str, ...]]] = {
     (State.SUBMITTED, Event.RESULT): ("EXEC_END",),
     (State.STARTED, Event.RESULT): ("EXEC_END",),
     (State.STARTED, Event.LOST): ("FAILED", "EXEC_END"),
+    (State.HELD, Event.CANCEL): ("FAILED", "EXEC_END"),
+    (State.CANCELLING, Event.RESULT): ("EXEC_END",),
+    (State.CANCELLING, Event.CANCELLED): ("FAILED", "EXEC_END"),
+    (State.CANCELLING, Event.NOT_BEGUN): ("FAILED", "EXEC_END"),
+    (State.CANCELLING, Event.ENGINE_GONE): ("FAILED", "EXEC_END"),
+    (State.WITHDRAWN, Event.ARRIVED): ("RECEIVED", "FAILED", "EXEC_END"),
     (State.INTERRUPTED, Event.ARRIVED): ("RECEIVED", "FAILED", "EXEC_END"),
+}
+# The reason of a FAILED where nobody else gives one.
+CANCELLED: Final = "The task was cancelled"
+REASONS: Final[dict[tuple[State | None, Event], str]] = {
+    (State.HELD, Event.CANCEL): CANCELLED,
+    (State.CANCELLING, Event.NOT_BEGUN): CANCELLED,
+    (State.CANCELLING, Event.ENGINE_GONE): CANCELLED,
+    (State.WITHDRAWN, Event.ARRIVED): CANCELLED,
 }
 LAST: Final = frozenset(
     {moved for moved, words in TOLD.items() if words[-1] == "EXEC_END"}
@@ -127,6 +141,8 @@ class TaskAudit(TaskHook):
             elif word == "EXEC_START" and self._marks is not None:
                 self._marks.submitted(task_id)
                 self._look_later()
+            elif word == "FAILED" and (before, event) in REASONS:
+                self.failed(task_id, REASONS[before, event])
             elif word == "EXEC_END":
                 self._look_now(task_id)
             self._tell(task_id, word)
@@ -202,11 +218,14 @@ class AuditedTable(TaskTable):
 class AuditedStarts:
     """Where engines note that a task begins: in the journal, and then that is told. See `engines.base.Starts`."""
 
+    wants_places = True
+
     def __init__(self, journal: Journal, marks: Marks, audit: TaskAudit) -> None:
         self._journal = journal
         self._marks = marks
         self._audit = audit
         self._loops_thread = threading.get_ident()
+        self._placing = False  # whether this engine tells when a block has a task
 
     @property
     def path(self) -> str | None:
@@ -216,9 +235,13 @@ class AuditedStarts:
         if not self._journal.started(task_id):
             return False
         # An engine that notes it while it is given the task doesn't know when its workers, elsewhere, begin.
-        if threading.get_ident() != self._loops_thread:
+        if threading.get_ident() != self._loops_thread and not self._placing:
             self._audit.begun(task_id)
         return True
+
+    def placed(self, task_id: str, host: str, block: str) -> None:
+        self._placing = True
+        self._audit.begun(task_id, Begun(task_id, time.time(), host, block))
 
     def new_page(self) -> str | None:
         return self._marks.new_page()

@@ -26,7 +26,7 @@ class Condition:
         self._write()
 
     def engine(self, state: str, reason: EndpointError | None = None) -> None:
-        """The engine is `running`, `restarting`, or `stopped`."""
+        """The engine is `running`, `blocked` (it can run nothing for a time), `restarting`, or `stopped`."""
         self._facts["engine"] = _since(state, reason)
         self._write()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,6 +48,11 @@ class Deliveries:
         self._on_overdue = on_overdue
         self._held: dict[str, _Held] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._keeping: set[asyncio.Future[None]] = set()  # asyncio itself holds on to no task
+
+    def kept(self) -> Iterator[Settled]:
+        """The tasks that earlier processes have left on the disk, the oldest first."""
+        return self._spool.tasks()
 
     def adopt(self, task_id: str, delivery: Settled) -> None:
         """Settle this one later. What the spool has stays there, and the broker may forget its own."""
@@ -74,6 +79,12 @@ class Deliveries:
         held = self._held.get(task_id)
         if held is not None and not held.delivery.kept:
             del self._held[task_id]
+
+    def keep_soon(self, task_id: str) -> None:
+        """`keep`, beside what else there is to do."""
+        keeping = asyncio.ensure_future(self.keep(task_id))
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._keeping.discard)
 
     async def keep(self, task_id: str) -> None:
         """Write the task to the disk whole, then acknowledge it. Where the disk is full the broker keeps it."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from endpoint.user.tasks import TRANSITIONS, State
 
-ENDS = (State.ANSWERED, State.HANDED_BACK)
+ENDS = (State.ANSWERED, State.HANDED_BACK, State.FORGOTTEN)
 HEAD = """# The life of a task in a user endpoint
 
 Made by `make reference` from the table in `endpoint/user/tasks.py`; don't edit it here. Each arrow is an event, and

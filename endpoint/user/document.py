@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from endpoint.engines.block_limits import NO_LIMITS, BlockLimits
 from endpoint.errors import ConfigError, EndpointError, Stage
 from endpoint.wire.queues import Registration
 
@@ -24,6 +25,7 @@ class StartDocument:
     allowed_functions: None where every function may run.
     limits_functions: whether the document says which functions may run at all (else the configuration does).
     audit_required: whether no task may begin before what happened so far is in the audit log.
+    block_limits: how many blocks there may be, whatever `config` says.
     """
 
     amqp_creds: Mapping[str, Any]
@@ -33,6 +35,7 @@ class StartDocument:
     limits_functions: bool = False
     audit_fd: int | None = None
     audit_required: bool = False
+    block_limits: BlockLimits = NO_LIMITS
     mem_fd: int | None = None
     enckey: str | None = field(default=None, repr=False)
     checked: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -53,6 +56,7 @@ class StartDocument:
                 limits_functions="allowed_functions" in data,
                 audit_fd=_descriptor(data, "audit_fd"),
                 audit_required=data.get("audit_required") is True,
+                block_limits=BlockLimits.of(data.get("block_limits") or {}),
                 mem_fd=_descriptor(data, "mem_fd"),
                 enckey=data.get("enckey"),
                 checked=_object(data, "checked") if "checked" in data else None,

@@ -80,12 +80,20 @@ class EngineRoom:
         """See `Engine.submit`."""
         return self._engine.submit(task)
 
+    def cancel(self, task_id: str) -> None:
+        """See `Engine.cancel`."""
+        self._engine.cancel(task_id)
+
     async def start(self) -> None:
         """Make the engine ready. Raises EngineFailure, ConfigError."""
 
         def on_failure(error: EndpointError) -> None:
             self._loop.call_soon_threadsafe(self._failed, error)
 
+        def on_blocked(error: EndpointError | None) -> None:
+            self._loop.call_soon_threadsafe(self._condition.engine, "blocked" if error else "running", error)
+
+        self._engine.on_blocked = on_blocked
         start = functools.partial(
             self._engine.start,
             endpoint_id=self._endpoint_id,

@@ -3,6 +3,7 @@
 Lines in files of the directory `journal`:
 
     S ID TIME HOST        the task begins (seconds since 1970); written before a worker calls the function
+    C ID                  the task was cancelled; written before the engine is told to stop it
     R ID LENGTH BODY      its answer, before it is published; no answer has a newline in it
     D ID                  the broker has confirmed the answer; written before the delivery is acknowledged
 
@@ -56,6 +57,7 @@ class Found:
     """What is written of one task."""
 
     starts: list[Mark] = field(default_factory=list)
+    cancelled: bool = False
     answer: bytes | None = None
     done: bool = False
 
@@ -66,6 +68,8 @@ class Journal:
     found: what the last process has left, the oldest first; the caller may empty it.
     full_since: since when (seconds since 1970) the disk has no space; None when it has.
     """
+
+    wants_places = False
 
     def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         """Read what is there, and begin a new segment. Raises OSError."""
@@ -111,6 +115,9 @@ class Journal:
         """Whether a task may begin; if so that is written. False while the disk is full, and behind the closed gate."""
         return not self._closing and self._write(task_id, start_line(task_id, time.time(), self._host))
 
+    def placed(self, task_id: str, host: str, block: str) -> None:
+        """Nothing: where a task runs is of no use to the next process."""
+
     def new_page(self) -> str:
         """A file in which one worker process notes its starts; see `worker.starts.Page`. Raises OSError."""
         with self._lock:
@@ -129,6 +136,10 @@ class Journal:
         self._pages.pop(path, None)
         with contextlib.suppress(OSError):
             Path(path).unlink()
+
+    def cancelled(self, task_id: str) -> None:
+        """A task is not to be run (again), and is to be answered with that. It need not be here yet."""
+        self._write(task_id, b"C %s\n" % task_id.encode())
 
     def answered(self, task_id: str, body: bytes) -> None:
         """A task has an answer, which is to be published. A full disk is no hindrance: the answer is in memory."""
@@ -252,6 +263,8 @@ class Journal:
                 lines.append(f"D {task_id}\n".encode())
                 continue
             lines += [start_line(task_id, mark.time, mark.host) for mark in one.starts]
+            if one.cancelled:
+                lines.append(f"C {task_id}\n".encode())
             if one.answer is not None:
                 lines.append(f"R {task_id} {len(one.answer)} ".encode() + one.answer + b"\n")
         return lines
@@ -280,6 +293,10 @@ def _read_start(found: dict[str, Found], rest: bytes) -> None:
     found.setdefault(task_id, Found()).starts.append(Mark(float(when), host))
 
 
+def _read_cancelled(found: dict[str, Found], rest: bytes) -> None:
+    found.setdefault(rest.decode(), Found()).cancelled = True
+
+
 def _read_answer(found: dict[str, Found], rest: bytes) -> None:
     task_id, length, body = rest.split(b" ", 2)
     if len(body) == int(length):
@@ -293,6 +310,7 @@ def _read_done(found: dict[str, Found], rest: bytes) -> None:
 
 _READERS: dict[bytes, Callable[[dict[str, Found], bytes], None]] = {
     b"S": _read_start,
+    b"C": _read_cancelled,
     b"R": _read_answer,
     b"D": _read_done,
 }

@@ -94,7 +94,7 @@ async def _serve(document: StartDocument, config: UserConfig, directory: Path, l
         endpoint = UserEndpoint(
             config,
             Credentials(document, config.amqp_port),
-            lambda: build_engine(config.engine),
+            lambda: build_engine(config.engine, document.block_limits),
             allowed_functions=allowed,
             facts=start_facts(document.ep_info, document.config),
             run_dir=directory,

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 SMALLEST_HEARTBEAT_S = 5.0
 PREFETCH_MARGIN = 16
+CANCELS_AT_ONCE = 1000
 SETTLED_S = 1.0  # after the start
 LARGEST_PREFETCH = 65_535
 GOODBYE_S = 3.0
@@ -148,9 +149,12 @@ class UserEndpoint:
 
         tasks = link_for(lambda: self._credentials.now().task, on_state=self._on_link)
         prefetch = min(2 * self._work.capacity + PREFETCH_MARGIN, LARGEST_PREFETCH)
-        self._consumer: Consumer = tasks.consume(
-            now.task.queue, self._work.on_delivery, prefetch=prefetch, exclusive=True
-        )
+        self._consumers: list[Consumer] = []
+        if cancels := now.task.cancel_queue:  # first: what was cancelled while nobody was here shall not begin
+            self._consumers.append(
+                tasks.consume(cancels, self._work.on_delivery, prefetch=CANCELS_AT_ONCE, exclusive=True)
+            )
+        self._consumers.append(tasks.consume(now.task.queue, self._work.on_delivery, prefetch=prefetch, exclusive=True))
         self._results = link_for(lambda: self._credentials.now().result).publisher()
         self._heartbeats = link_for(lambda: self._credentials.now().heartbeat).publisher()
         self._links = list(links.values())
@@ -218,7 +222,7 @@ class UserEndpoint:
 
     async def _wind_down(self, stop: Stop) -> None:
         """Hand back what has not begun, let what runs end for a while, tell of what did not, say goodbye."""
-        await _at_most(GOODBYE_S, self._consumer.cancel())
+        await _at_most(GOODBYE_S, asyncio.gather(*(consumer.cancel() for consumer in self._consumers)))
         self._work.stop_starting()
         if self._work.open and stop.error is None:
             log.info("%d tasks have %.0f s to end", self._work.open, self._grace_s)

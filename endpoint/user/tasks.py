@@ -28,9 +28,12 @@ class State(str, enum.Enum):
     HELD = "held"  # here, and not given to the engine
     SUBMITTED = "submitted"  # the engine has it; nobody knows yet that it has begun
     STARTED = "started"  # it has begun: from now on it can't be run again without permission
+    CANCELLING = "cancelling"  # the engine was told to stop it, and has not said yet what came of that
     PUBLISHING = "publishing"  # its answer is on the way to the broker
     ANSWERED = "answered"  # the broker has confirmed its answer
     INTERRUPTED = "interrupted"  # it had begun in an earlier process, and its delivery is still to come
+    WITHDRAWN = "withdrawn"  # it was cancelled, and its delivery is still to come
+    FORGOTTEN = "forgotten"  # it was cancelled, and never came: the same as unknown
     HANDED_BACK = "handed-back"  # the broker has it again: the same as unknown
 
 
@@ -45,6 +48,9 @@ class Event(str, enum.Enum):
     NOT_BEGUN = "not-begun"  # the engine gives it back as it was
     ENGINE_GONE = "engine-gone"  # the engine that had it is gone, and it may begin, for the first time or again
     LOST = "lost"  # it had begun, whoever ran it is gone, and it may not begin again
+    CANCEL = "cancel"  # nobody wants its result any more
+    CANCELLED = "cancelled"  # the engine has stopped it, or let go of it
+    FORGET = "forget"  # it was cancelled long ago, or many others since, and has not come
     CONFIRMED = "confirmed"  # the broker has its answer
     UNPUBLISHED = "unpublished"  # the broker could not keep its answer
     BROKER_GONE = "broker-gone"  # the connection broke: its delivery can't be settled any more
@@ -52,6 +58,7 @@ class Event(str, enum.Enum):
     STOP = "stop"  # the endpoint ends
     FOUND_STARTED = "found-started"  # the last process left the mark of its start, and no answer
     FOUND_RESULT = "found-result"  # the last process left its answer, unconfirmed
+    FOUND_CANCELLED = "found-cancelled"  # it was cancelled in the last process, which left no answer
     FOUND_ANSWERED = "found-answered"  # the last process had its answer confirmed
 
 
@@ -63,6 +70,9 @@ class Action(str, enum.Enum):
     PUBLISH = "publish"  # send its answer
     PUBLISH_LATER = "publish-later"  # send its answer again, after a moment
     TELL = "tell"  # its answer is that it had begun and did not end
+    CANCEL = "cancel"  # have the engine stop it
+    REMEMBER = "remember"  # for a while, that it was cancelled
+    TELL_CANCELLED = "tell-cancelled"  # its answer is that it was cancelled
     ACK = "ack"  # end its delivery: the answer is with the broker
     KEEP = "keep"  # end its delivery: write it to the disk whole
     REQUEUE = "requeue"  # end its delivery: the broker shall deliver it again
@@ -75,6 +85,7 @@ TRANSITIONS: Final[dict[tuple[State | None, Event], tuple[State, tuple[Action, .
     # what the last process has left
     (None, E.FOUND_STARTED): (S.INTERRUPTED, ()),
     (None, E.FOUND_RESULT): (S.PUBLISHING, (A.PUBLISH,)),
+    (None, E.FOUND_CANCELLED): (S.WITHDRAWN, ()),
     (None, E.FOUND_ANSWERED): (S.ANSWERED, ()),
     # deliveries
     (None, E.ARRIVED): (S.HELD, (A.ADOPT,)),
@@ -83,7 +94,9 @@ TRANSITIONS: Final[dict[tuple[State | None, Event], tuple[State, tuple[Action, .
     (S.STARTED, E.ARRIVED): (S.STARTED, (A.ADOPT,)),
     (S.PUBLISHING, E.ARRIVED): (S.PUBLISHING, (A.ADOPT,)),
     (S.ANSWERED, E.ARRIVED): (S.ANSWERED, (A.ADOPT, A.ACK)),
+    (S.CANCELLING, E.ARRIVED): (S.CANCELLING, (A.ADOPT,)),
     (S.INTERRUPTED, E.ARRIVED): (S.PUBLISHING, (A.ADOPT, A.TELL)),
+    (S.WITHDRAWN, E.ARRIVED): (S.PUBLISHING, (A.ADOPT, A.TELL_CANCELLED)),
     # to the engine and back
     (S.HELD, E.ROOM): (S.SUBMITTED, (A.SUBMIT,)),
     (S.HELD, E.REFUSED): (S.PUBLISHING, (A.PUBLISH,)),
@@ -94,6 +107,21 @@ TRANSITIONS: Final[dict[tuple[State | None, Event], tuple[State, tuple[Action, .
     (S.SUBMITTED, E.NOT_BEGUN): (S.HELD, ()),
     (S.SUBMITTED, E.ENGINE_GONE): (S.HELD, ()),
     (S.STARTED, E.LOST): (S.PUBLISHING, (A.TELL,)),
+    # cancellation; whichever is first, the engine's answer or ours, is the only one
+    (None, E.CANCEL): (S.WITHDRAWN, (A.REMEMBER,)),
+    (S.WITHDRAWN, E.CANCEL): (S.WITHDRAWN, ()),
+    (S.WITHDRAWN, E.FORGET): (S.FORGOTTEN, ()),
+    (S.HELD, E.CANCEL): (S.PUBLISHING, (A.TELL_CANCELLED,)),
+    (S.SUBMITTED, E.CANCEL): (S.CANCELLING, (A.CANCEL,)),
+    (S.STARTED, E.CANCEL): (S.CANCELLING, (A.CANCEL,)),
+    (S.CANCELLING, E.CANCEL): (S.CANCELLING, ()),
+    (S.PUBLISHING, E.CANCEL): (S.PUBLISHING, ()),
+    (S.ANSWERED, E.CANCEL): (S.ANSWERED, ()),
+    (S.INTERRUPTED, E.CANCEL): (S.INTERRUPTED, ()),
+    (S.CANCELLING, E.CANCELLED): (S.PUBLISHING, (A.PUBLISH,)),
+    (S.CANCELLING, E.RESULT): (S.PUBLISHING, (A.PUBLISH,)),
+    (S.CANCELLING, E.NOT_BEGUN): (S.PUBLISHING, (A.TELL_CANCELLED,)),
+    (S.CANCELLING, E.ENGINE_GONE): (S.PUBLISHING, (A.TELL_CANCELLED,)),
     # answers
     (S.PUBLISHING, E.CONFIRMED): (S.ANSWERED, (A.ACK,)),
     (S.PUBLISHING, E.UNPUBLISHED): (S.PUBLISHING, (A.PUBLISH_LATER,)),
@@ -101,17 +129,21 @@ TRANSITIONS: Final[dict[tuple[State | None, Event], tuple[State, tuple[Action, .
     (S.HELD, E.DEADLINE): (S.HELD, (A.REQUEUE,)),
     (S.SUBMITTED, E.DEADLINE): (S.SUBMITTED, (A.KEEP,)),
     (S.STARTED, E.DEADLINE): (S.STARTED, (A.KEEP,)),
+    (S.CANCELLING, E.DEADLINE): (S.CANCELLING, (A.KEEP,)),
     (S.PUBLISHING, E.DEADLINE): (S.PUBLISHING, (A.KEEP,)),
     # the connection
     (S.HELD, E.BROKER_GONE): (S.HELD, (A.DISOWN,)),
     (S.SUBMITTED, E.BROKER_GONE): (S.SUBMITTED, (A.DISOWN,)),
     (S.STARTED, E.BROKER_GONE): (S.STARTED, (A.DISOWN,)),
+    (S.CANCELLING, E.BROKER_GONE): (S.CANCELLING, (A.DISOWN,)),
     (S.PUBLISHING, E.BROKER_GONE): (S.PUBLISHING, (A.DISOWN,)),
     # the end
     (S.HELD, E.STOP): (S.HANDED_BACK, (A.REQUEUE,)),
 }
 
-CLOSED: Final = frozenset({S.ANSWERED, S.INTERRUPTED, S.HANDED_BACK})  # nothing of them is here
+CLOSED: Final = frozenset(
+    {S.ANSWERED, S.INTERRUPTED, S.WITHDRAWN, S.FORGOTTEN, S.HANDED_BACK}
+)  # nothing of them is here
 
 
 class UnexpectedEvent(EndpointError):
@@ -125,7 +157,7 @@ class TaskTable:
 
     def __init__(self, answered_kept: int = ANSWERED_KEPT) -> None:
         self._open: dict[str, State] = {}
-        self._interrupted: set[str] = set()
+        self._to_come: dict[str, State] = {}  # the interrupted and the withdrawn ones
         self._answered: OrderedDict[str, None] = OrderedDict()
         self._answered_kept = answered_kept
         self.received = 0
@@ -145,8 +177,7 @@ class TaskTable:
         if found is None:
             if task_id in self._answered:
                 return S.ANSWERED
-            if task_id in self._interrupted:
-                return S.INTERRUPTED
+            return self._to_come.get(task_id)
         return found
 
     def within(self, *states: State) -> list[str]:
@@ -173,7 +204,7 @@ class TaskTable:
 
     def _move(self, task_id: str, after: State) -> None:
         was_open = task_id in self._open
-        self._interrupted.discard(task_id)
+        self._to_come.pop(task_id, None)
         if after in CLOSED:
             if was_open:
                 del self._open[task_id]
@@ -185,8 +216,8 @@ class TaskTable:
             self.received += not was_open
 
     def _remember(self, task_id: str, after: State) -> None:
-        if after is S.INTERRUPTED:
-            self._interrupted.add(task_id)
+        if after in (S.INTERRUPTED, S.WITHDRAWN):
+            self._to_come[task_id] = after
         elif after is S.ANSWERED:
             self._answered[task_id] = None
             if len(self._answered) > self._answered_kept:

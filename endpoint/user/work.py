@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +22,26 @@ from endpoint.errors import (
     FunctionNotAllowed,
     NotBegun,
     Stage,
-    TaskInterrupted,
+    TaskCancelled,
     TaskLost,
 )
+from endpoint.user.answers import Answers, Publish
 from endpoint.user.condition import Condition
 from endpoint.user.deliveries import Deliveries, Settled
 from endpoint.user.engine_room import EngineRoom
+from endpoint.user.finished import Finished
 from endpoint.user.hooks import TaskHook
-from endpoint.user.journal import Journal, Mark
+from endpoint.user.journal import Journal
 from endpoint.user.spool import Spool
 from endpoint.user.tasks import Action, Event, State
-from endpoint.wire.codec import encode
+from endpoint.user.withdrawn import Withdrawn
+from endpoint.wire.codec import cancelled_task
 from endpoint.wire.headers import HeadersRefused, TaskHeaders
-from endpoint.wire.results import error_result
 
 log = logging.getLogger(__name__)
 
-REPUBLISH_S = 2.0  # how long an answer waits that the broker could not keep
 AGAIN_S = 1.0  # how long a task waits that the engine gave back, or for which the disk has no space
 MOST_HERE = 100_000  # tasks that are here at once; more wait with the broker
-
-_running_loop = asyncio._get_running_loop  # raises nothing where none runs
-
-Publish = Callable[[bytes, Callable[[EndpointError | None], None]], None]
 
 
 class Work:
@@ -74,28 +69,37 @@ class Work:
         """Raises ConfigError, also for a directory that can't be used."""
         self._endpoint_id = endpoint_id
         self._allowed = None if allowed_functions is None else {function.lower() for function in allowed_functions}
-        self._publish_answer = publish
         self._condition = condition
         self._loop = asyncio.get_running_loop()
-        self._stopping = self._ended = self._woken = False
+        self._stopping = self._ended = False
         self._hook = hook
         self._table = hook.table()
         self._inputs: dict[str, tuple[TaskHeaders, bytes]] = {}  # of the tasks that have no answer yet
-        self._marks: dict[str, tuple[Mark, str]] = {}  # of the tasks to be told of: the start, and what stopped
-        self._keeping: set[asyncio.Future[None]] = set()  # asyncio itself holds on to no task
-        self._finished: deque[tuple[str, Future[bytes]]] = deque()  # by the engine, and not yet seen by the loop
+        self._withdrawn = Withdrawn(self._forget)
+        self._finished = Finished(self._on_result)
         self._retry: asyncio.TimerHandle | None = None
         self._settled = asyncio.Event()
-        try:
-            self._journal = Journal(run_dir / "journal")
-            self._spool = Spool(run_dir / "spool")
-        except OSError as error:
-            raise ConfigError(
-                f"The endpoint's directory {run_dir} can't be used: {error.strerror}",
-                hint="It needs a place that it can write to, with space for the tasks that are under way",
-                stage=Stage.EXEC,
-            ) from error
-        self._deliveries = Deliveries(self._spool, ack_deadline_s, self._overdue)
+        self._journal, spool = _open_files(run_dir)
+        self._answers = Answers(
+            self._journal,
+            endpoint_id=endpoint_id,
+            publish=publish,
+            on_confirmed=lambda task_id: self._do(task_id, Event.CONFIRMED),
+            on_unpublished=lambda task_id: self._table.happened(task_id, Event.UNPUBLISHED),
+        )
+        self._deliveries = Deliveries(spool, ack_deadline_s, lambda task_id: self._do(task_id, Event.DEADLINE))
+        # Those that are not here belong to their events, which come with more than a task's id.
+        self._actions: dict[Action, Callable[[str], None]] = {
+            Action.SUBMIT: self._submit,
+            Action.TELL: self._tell,
+            Action.CANCEL: self._cancel,
+            Action.REMEMBER: self._remember,
+            Action.TELL_CANCELLED: self._tell_cancelled,
+            Action.ACK: self._deliveries.ack,
+            Action.REQUEUE: self._deliveries.requeue,
+            Action.DISOWN: self._deliveries.disown,
+            Action.KEEP: self._deliveries.keep_soon,
+        }
         self._room = EngineRoom(
             make_engine,
             endpoint_id=endpoint_id,
@@ -145,12 +149,16 @@ class Work:
                 self._table.happened(task_id, Event.FOUND_ANSWERED)
             elif found.answer is not None:
                 self._table.happened(task_id, Event.FOUND_RESULT)
-                self._publish(task_id, found.answer)
+                self._answers.publish(task_id, found.answer)
+            elif found.cancelled:
+                self._answers.had_begun(task_id, found.starts, "endpoint")
+                self._table.happened(task_id, Event.FOUND_CANCELLED)
+                self._withdrawn.add(task_id)
             elif len(found.starts) > self._room.retries:
-                self._marks[task_id] = (found.starts[-1], "endpoint")
+                self._answers.had_begun(task_id, found.starts, "endpoint")
                 self._table.happened(task_id, Event.FOUND_STARTED)
         self._journal.found.clear()
-        for delivery in self._spool.tasks():
+        for delivery in self._deliveries.kept():
             self.on_delivery(delivery)
 
     async def start_engine(self) -> None:
@@ -160,7 +168,11 @@ class Work:
     # -- deliveries ----------------------------------------------------------------------------------------------------
 
     def on_delivery(self, delivery: Settled) -> None:
-        """A task came; or came again."""
+        """A task came, or came again; or somebody does not want one any more."""
+        if (task_id := cancelled_task(delivery.body)) is not None:
+            self._do(task_id, Event.CANCEL)
+            delivery.ack()
+            return
         try:
             headers = TaskHeaders.parse(delivery.headers)
         except HeadersRefused as error:
@@ -194,11 +206,8 @@ class Work:
         self._deliveries.adopt(task_id, delivery)
         self._settled.clear()
         for action in actions[1:]:
-            self._act(task_id, action)
+            self._actions[action](task_id)
         return is_new
-
-    def _overdue(self, task_id: str) -> None:
-        self._do(task_id, Event.DEADLINE)
 
     # -- the engine ----------------------------------------------------------------------------------------------------
 
@@ -235,23 +244,7 @@ class Work:
         except EndpointError as error:
             self._refuse(task_id, error)
             return
-        future.add_done_callback(lambda done: self._from_engine(task_id, done))
-
-    def _from_engine(self, task_id: str, done: Future[bytes]) -> None:
-        """Runs in any thread. The loop is woken once for all that has finished by the time it looks."""
-        self._finished.append((task_id, done))
-        if self._woken or self._loop.is_closed():
-            return
-        self._woken = True
-        if _running_loop() is self._loop:
-            self._loop.call_soon(self._take_finished)
-        else:
-            self._loop.call_soon_threadsafe(self._take_finished)
-
-    def _take_finished(self) -> None:
-        self._woken = False  # first: what is added from here on wakes the loop again
-        while self._finished:
-            self._on_result(*self._finished.popleft())
+        self._finished.watch(task_id, future)
 
     def _on_result(self, task_id: str, done: Future[bytes]) -> None:
         if done.cancelled() or self._ended:  # our own shutdown does that; what becomes of the task is decided there
@@ -261,19 +254,25 @@ class Work:
             self._answer(task_id, Event.RESULT, done.result())
         elif isinstance(error, NotBegun):
             self._do(task_id, Event.NOT_BEGUN)
-            if self._stopping:
+            if self._table.state(task_id) is not State.HELD:
+                pass  # it was cancelled
+            elif self._stopping:
                 self._hand_back(task_id)
             else:
                 self._offer_later()
         elif isinstance(error, EngineGone):
             pass  # the engine tells that too, and then all its tasks are seen to
+        elif isinstance(error, TaskCancelled):
+            self._hook.failed(task_id, error.failure.reason)
+            log.info("Task cancelled: %s", error, extra={"task": task_id, **error.failure.fields})
+            self._answer(task_id, Event.CANCELLED, error)
         elif isinstance(error, EndpointError):
             log.warning("Task failed: %s", error, extra={"task": task_id, **error.failure.fields})
-            self._answer(task_id, Event.RESULT, self._error_body(task_id, error))
+            self._answer(task_id, Event.RESULT, error)
         else:
             log.error("Task failed in the engine", exc_info=error, extra={"task": task_id})
             lost = TaskLost(f"The engine lost the task: {type(error).__name__}: {error}")
-            self._answer(task_id, Event.RESULT, self._error_body(task_id, lost))
+            self._answer(task_id, Event.RESULT, lost)
 
     def _see_to_interrupted(self, stopped: str) -> None:
         """The engine is gone, and all that it ran: tasks that may begin (again) wait, the others are told of."""
@@ -281,80 +280,57 @@ class Work:
         for task_id in self._table.within(State.SUBMITTED):
             marks = starts.get(task_id, [])
             if len(marks) > self._room.retries:
-                self._lose(task_id, marks[-1], stopped)
+                self._answers.had_begun(task_id, marks, stopped)
+                self._do(task_id, Event.STARTED)
+                self._do(task_id, Event.LOST)
             else:
                 self._do(task_id, Event.ENGINE_GONE)
-
-    def _lose(self, task_id: str, mark: Mark, stopped: str) -> None:
-        self._marks[task_id] = (mark, stopped)
-        self._do(task_id, Event.STARTED)
-        self._do(task_id, Event.LOST)
+        for task_id in self._table.within(State.CANCELLING):
+            self._answers.had_begun(task_id, starts.get(task_id, []), stopped)
+            self._do(task_id, Event.ENGINE_GONE)
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
     def _refuse(self, task_id: str, error: EndpointError) -> None:
         log.warning("Task refused: %s", error, extra={"task": task_id, **error.failure.fields})
         self._hook.failed(task_id, error.failure.reason)
-        self._answer(task_id, Event.REFUSED, self._error_body(task_id, error))
+        self._answer(task_id, Event.REFUSED, error)
 
-    def _answer(self, task_id: str, event: Event, body: bytes) -> None:
+    def _answer(self, task_id: str, event: Event, answer: bytes | EndpointError) -> None:
         self._table.happened(task_id, event)
-        self._journal.answered(task_id, body)
-        self._publish(task_id, body)
+        self._give(task_id, answer)
+
+    def _give(self, task_id: str, answer: bytes | EndpointError) -> None:
+        self._inputs.pop(task_id, None)
+        self._answers.give(task_id, answer)
 
     def _tell(self, task_id: str) -> None:
-        mark, stopped = self._marks.pop(task_id)
-        when = datetime.fromtimestamp(mark.time, timezone.utc).isoformat(sep=" ", timespec="seconds")
-        error = TaskInterrupted(
-            f"The task started on {mark.host} at {when}, the {stopped} stopped before it finished",
-            hint="Submit it again if it may run twice",
-        )
-        log.warning("Task interrupted: %s", error, extra={"task": task_id, **error.failure.fields})
-        body = self._error_body(task_id, error)
-        self._journal.answered(task_id, body)
-        self._publish(task_id, body)
+        self._give(task_id, self._answers.interrupted(task_id))
 
-    def _publish(self, task_id: str, body: bytes) -> None:
-        self._inputs.pop(task_id, None)
-        self._publish_answer(body, lambda error: self._on_published(task_id, body, error))
+    def _tell_cancelled(self, task_id: str) -> None:
+        self._withdrawn.discard(task_id)
+        self._give(task_id, self._answers.cancelled(task_id))
 
-    def _on_published(self, task_id: str, body: bytes, error: EndpointError | None) -> None:
-        if error is None:
-            self._journal.done(task_id)
-            self._do(task_id, Event.CONFIRMED)
-        elif not self._ended:  # else the link is closed, and the next process publishes what the journal has
-            log.error("An answer is not published: %s; trying again", error, extra={"task": task_id})
-            self._table.happened(task_id, Event.UNPUBLISHED)
-            self._loop.call_later(REPUBLISH_S, self._publish, task_id, body)
-
-    def _error_body(self, task_id: str, error: EndpointError) -> bytes:
-        return encode(error_result(task_id, error.failure, endpoint_id=self._endpoint_id))
+    def _forget(self, task_id: str) -> None:
+        self._answers.forget(task_id)
+        self._table.happened(task_id, Event.FORGET)
+        self._journal.handed_back(task_id)
 
     # -- the table's actions -------------------------------------------------------------------------------------------
 
     def _do(self, task_id: str, event: Event) -> None:
         for action in self._table.happened(task_id, event):
-            self._act(task_id, action)
+            self._actions[action](task_id)
         if not self._table:
             self._settled.set()
 
-    def _act(self, task_id: str, action: Action) -> None:
-        if action is Action.SUBMIT:
-            self._submit(task_id)
-        elif action is Action.ACK:
-            self._deliveries.ack(task_id)
-        elif action is Action.TELL:
-            self._tell(task_id)
-        elif action is Action.REQUEUE:
-            self._deliveries.requeue(task_id)
-        elif action is Action.DISOWN:
-            self._deliveries.disown(task_id)
-        elif action is Action.KEEP:
-            keeping = asyncio.ensure_future(self._deliveries.keep(task_id))
-            self._keeping.add(keeping)
-            keeping.add_done_callback(self._keeping.discard)
-        else:
-            raise AssertionError(f"{action} belongs to its event")
+    def _cancel(self, task_id: str) -> None:
+        self._journal.cancelled(task_id)
+        self._room.cancel(task_id)
+
+    def _remember(self, task_id: str) -> None:
+        self._journal.cancelled(task_id)
+        self._withdrawn.add(task_id)
 
     def _hand_back(self, task_id: str) -> None:
         self._inputs.pop(task_id, None)
@@ -384,7 +360,7 @@ class Work:
     async def end_engine(self) -> None:
         """End the engine; tasks that it had are told of, handed back, or left for the next process to run again."""
         await self._room.end()
-        self._take_finished()  # at the last moment
+        self._finished.take()  # at the last moment
         self._see_to_interrupted("endpoint")
         for task_id in self._table.within(State.HELD):
             self._hand_back(task_id)
@@ -392,9 +368,23 @@ class Work:
     def close(self) -> None:
         """Nothing more is settled; what is not confirmed is on the disk for the next process."""
         self._ended = True
+        self._answers.close()
+        self._withdrawn.close()
         self._deliveries.close()
         if self._retry is not None:
             self._retry.cancel()
         if self._table:
             self._journal.sync()
         self._journal.close()
+
+
+def _open_files(run_dir: Path) -> tuple[Journal, Spool]:
+    """What the endpoint remembers its tasks with. Raises ConfigError."""
+    try:
+        return Journal(run_dir / "journal"), Spool(run_dir / "spool")
+    except OSError as error:
+        raise ConfigError(
+            f"The endpoint's directory {run_dir} can't be used: {error.strerror}",
+            hint="It needs a place that it can write to, with space for the tasks that are under way",
+            stage=Stage.EXEC,
+        ) from error

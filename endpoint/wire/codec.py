@@ -16,6 +16,7 @@ from endpoint.wire.messages import ErrorDetails, Message, Result, StatusReport, 
 VERSION = b"\x01"
 # 10 MiB of characters, each written as a \uXXXX escape, and room for the fields around them.
 MAX_BODY = 64 * 1024 * 1024
+LARGEST_CANCEL = 1024  # bytes; with fields that a later version may add
 
 
 def encode(message: Message) -> bytes:
@@ -45,6 +46,20 @@ def decode(body: bytes, *, limit: int = MAX_BODY) -> Message:
     except MalformedMessage as error:
         error.raw = bytes(body[:256])
         raise
+
+
+def cancelled_task(body: bytes) -> str | None:
+    """The id of the task that a message of the task queue cancels; None for every other message.
+
+    This is asked for every task, so nothing is read that can be none.
+    """
+    if len(body) > LARGEST_CANCEL or b'"task_cancel"' not in body:
+        return None
+    try:
+        message = decode(body)
+    except MalformedMessage:
+        return None
+    return message.task_id if isinstance(message, TaskCancel) else None
 
 
 def _envelope(body: bytes, limit: int) -> tuple[str, dict[str, Any]]:

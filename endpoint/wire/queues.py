@@ -28,12 +28,17 @@ class PublishTarget:
 
 @dataclass(frozen=True)
 class QueueInfo:
-    """One queue, and the broker that has it. `exchange` is "" and `publish` None where the answer names none."""
+    """One queue, and the broker that has it. `exchange` is "" and `publish` None where the answer names none.
+
+    cancel_queue: of a task queue, where a service has one: the queue beside it for cancellations, which need not wait
+    behind tasks there.
+    """
 
     connection_url: str = field(repr=False)
     queue: str
     exchange: str = ""
     publish: PublishTarget | None = None
+    cancel_queue: str | None = None
 
     @classmethod
     def parse(cls, doc: Any, amqp_port: int | None = None, *, name: str = "queue_info") -> QueueInfo:
@@ -50,7 +55,11 @@ class QueueInfo:
         exchange = doc.get("exchange") or ""
         if not isinstance(exchange, str):
             raise UnexpectedAnswer(f"{name}.exchange in the service's answer is not a string")
-        return cls(url, _text(doc, "queue", name), exchange, _target(doc.get("queue_publish_kwargs"), name))
+        cancel_queue = doc.get("cancel_queue") or None
+        if not isinstance(cancel_queue, str | None):
+            raise UnexpectedAnswer(f"{name}.cancel_queue in the service's answer is not a string")
+        target = _target(doc.get("queue_publish_kwargs"), name)
+        return cls(url, _text(doc, "queue", name), exchange, target, cancel_queue)
 
     @property
     def redacted_url(self) -> str:

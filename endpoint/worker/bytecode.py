@@ -18,15 +18,30 @@ _STARTS = {
     ("3.13",): (149, frozenset({62, 94, 35, 32})),
     ("3.14",): (128, frozenset[int]()),
 }
+KNOWN = frozenset({"3.10", *(version for versions in _STARTS for version in versions)})
 _HIGHEST_310, _PRECALL_311, _CALL_312, _RETURN_CONST_312, _LOAD_ATTR = 165, 166, 171, 121, 106
 _LOAD_ATTR_CACHE_312 = bytes(18)
 _HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
+class ForeignBytecode(ValueError):
+    """A code object can't be made here. versions: of Python, that may have written it, as `writers` has them."""
+
+    def __init__(self, versions: tuple[str, ...]) -> None:
+        self.versions = versions
+        super().__init__(f"it holds bytecode of {in_words(versions)}")
+
+
+def refuse_foreign(bytecode: bytes) -> None:
+    """Raises ForeignBytecode where this Python must not run `bytecode`."""
+    if foreign_writer(bytecode) is not None:
+        raise ForeignBytecode(writers(bytecode))
+
+
 def foreign_writer(bytecode: bytes) -> str | None:
     """Who wrote `bytecode`, in words, where this Python must not run it; None where it may."""
     versions = writers(bytecode)
-    return None if _HERE in versions or _is_own(bytecode) else _in_words(versions)
+    return None if _HERE in versions or _is_own(bytecode) else in_words(versions)
 
 
 def writers(bytecode: bytes) -> tuple[str, ...]:
@@ -68,7 +83,8 @@ def _one_of_two(bytecode: bytes) -> tuple[str, ...]:
     return ("3.11", "3.12")  # and either can run it
 
 
-def _in_words(versions: tuple[str, ...]) -> str:
+def in_words(versions: tuple[str, ...]) -> str:
+    """Who wrote it, as part of a sentence."""
     if versions == ("3.10",):
         return "Python 3.10 or older"
     return f"Python {' or '.join(versions)}" if versions else "another version of Python"

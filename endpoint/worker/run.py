@@ -48,6 +48,18 @@ def run_task(body: bytes, options: dict[str, Any]) -> bytes:
     )
 
 
+def failed_task(options: dict[str, Any], error: BaseException) -> bytes:
+    """The result of a task that could not even begin. `options` as for `run_task`."""
+    data, code = error_text(error)
+    return write_result(
+        options["task_id"],
+        data,
+        details=details(options.get("endpoint_id")),
+        statuses=[_transition("execution-end")],
+        error=code,
+    )
+
+
 def _value_of(body: bytes, options: dict[str, Any]) -> str:
     enter(options["task_id"], options.get("run_dir"), sandbox=bool(options.get("sandbox")))
     try:

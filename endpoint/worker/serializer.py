@@ -6,13 +6,13 @@ becomes a `DeserializationError` or `SerializationError`, whose sentence says wh
 
 from __future__ import annotations
 
-import platform
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from endpoint.worker.allowed import Allowed, by_path, check_allowed
-from endpoint.worker.environment import dill_version
+from endpoint.worker.bytecode import ForeignBytecode
+from endpoint.worker.explain import missing_module, said, why_not_loaded
 from endpoint.worker.failures import DeserializationError, SerializationError
 from endpoint.worker.packing import pack, unpack
 from endpoint.worker.strategies import (
@@ -110,8 +110,10 @@ def _load_body(strategy: Strategy, body: str, allowed: Allowed, what: str, depth
         raise DeserializationError(f"{strategy.name} can't be read")
     try:
         return strategy.load(body)
+    except ForeignBytecode as error:  # a sentence says it all
+        raise DeserializationError(why_not_loaded(strategy.name, what, error)) from None
     except BaseException as error:
-        raise DeserializationError(_why_not_loaded(strategy, what, error)) from error
+        raise DeserializationError(why_not_loaded(strategy.name, what, error)) from error
 
 
 def _load_combined(strategy: Strategy, body: str, allowed: Allowed, what: str, depth: int) -> Any:
@@ -153,9 +155,9 @@ def _dump(strategy: Strategy, value: Any) -> str:
     try:
         return strategy.identifier + strategy.dump(value)
     except ModuleNotFoundError as error:
-        raise SerializationError(f"{strategy.name} needs {error.name} in the worker environment") from error
+        raise SerializationError(missing_module(f"{strategy.name} can't serialize the value", error)) from error
     except BaseException as error:
-        raise SerializationError(f"{strategy.name} can't serialize a {type(value).__name__}: {_said(error)}") from error
+        raise SerializationError(f"{strategy.name} can't serialize a {type(value).__name__}: {said(error)}") from error
 
 
 def _dump_combined(strategy: Strategy, value: Any) -> str:
@@ -170,35 +172,6 @@ def _dump_combined(strategy: Strategy, value: Any) -> str:
     if strategy.name != "CombinedCode":
         return pack(buffers)
     return ":".join(part for one in buffers for part in (one[:IDENTIFIER_LENGTH], one[IDENTIFIER_LENGTH:]))
-
-
-def _why_not_loaded(strategy: Strategy, what: str, error: BaseException) -> str:
-    opening = f"{what.capitalize()} can't be deserialized with {strategy.name} in the worker"
-    if isinstance(error, ModuleNotFoundError) and error.name is not None:
-        missing = error.name.partition(".")[0]
-        if missing == "globus_compute_sdk":
-            return (
-                f"{opening}: shell and MPI functions need the SDK there. "
-                f"Install globus-compute-sdk in the worker environment"
-            )
-        return f"{opening}: the module {missing} is not installed there. Install {missing} in the worker environment"
-    because = f"{opening}: {_said(error)}."
-    if "Dill" not in strategy.name and "Pickle" not in strategy.name:
-        return because
-    return (
-        f"{because} The worker has Python {platform.python_version()} and dill {dill_version() or '(none)'}; "
-        f"pickled functions and values are seldom readable by another minor version of Python than wrote them. "
-        f"Submit from Python {'.'.join(platform.python_version_tuple()[:2])}, or choose a strategy that sends source, "
-        f"such as PureSourceTextInspect or AllCodeStrategies"
-    )
-
-
-def _said(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except BaseException:
-        text = "(its text can't be had)"
-    return f"{type(error).__name__}: {text[:1000]}" if text else type(error).__name__
 
 
 def _lines(sentences: Iterable[str]) -> str:

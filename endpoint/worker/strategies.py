@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from endpoint.worker.bytecode import foreign_writer
+from endpoint.worker.bytecode import refuse_foreign
 
 IDENTIFIER_LENGTH = 3
 
@@ -99,9 +99,8 @@ def _unpickler() -> type[Any]:
 def _checked(create_code: Callable[..., Any], *fields: Any) -> Any:
     # The bytecode is the seventh number or text of a code object, and a line table may come before all of them.
     bytecode = fields[6 if isinstance(fields[0], int) else 7]
-    writer = foreign_writer(bytecode) if isinstance(bytecode, bytes) else None
-    if writer is not None:
-        raise ValueError(f"it holds bytecode of {writer}")
+    if isinstance(bytecode, bytes):
+        refuse_foreign(bytecode)
     return create_code(*fields)
 
 

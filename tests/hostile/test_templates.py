@@ -101,7 +101,7 @@ def test_a_sites_example_keeps_its_shape(path: Path) -> None:
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.name)
 def test_our_default_templates_keep_their_shape(path: Path) -> None:
-    names = ("endpoint_setup", "worker_init", "requirements")
+    names = ("endpoint_setup", "worker_init", "requirements", "environment")
     check_with(Template(path.read_text(), path), st.fixed_dictionaries({}, optional=dict.fromkeys(names, TEXT)))
 
 

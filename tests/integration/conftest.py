@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.brokers import RunningBroker
 from tests.support.hub_peers import Place
+from tests.support.slurm import Slurm, slurm_cluster
 
 
 @pytest.fixture
@@ -18,3 +19,19 @@ def place(broker: RunningBroker, tmp_path: Path) -> Iterator[Place]:
     place = Place(broker, tmp_path)
     yield place
     asyncio.run(place.remove())
+
+
+@pytest.fixture(scope="session")
+def slurm_machine() -> Iterator[Slurm]:
+    """One Slurm with three nodes for the whole run, and two users of it."""
+    with slurm_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def slurm(slurm_machine: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
+    """That Slurm, free, for this process and those that it starts. Fails where the test leaves a job."""
+    monkeypatch.setenv("SLURM_CONF", str(slurm_machine.configuration))
+    yield slurm_machine
+    left = slurm_machine.clear()
+    assert not left, f"left with the batch system: {left}"

@@ -155,6 +155,25 @@ def test_a_refused_function_has_failed_and_never_begins(queues, tmp_path, witnes
     assert f"Function {FUNCTION} not permitted" in records[1]["message"]
 
 
+@pytest.mark.parametrize("config", [THREADS, PROCESSES], ids=["threads", "processes"])
+def test_a_cancelled_task_has_a_line_that_says_so(queues, tmp_path, witness, config):
+    with started(queues, tmp_path, witness, config):
+        running, early = submit(queues, nap, 3), str(uuid.uuid4())
+        witness.of(running, "RUNNING")
+        queues.cancel(running)
+        queues.cancel(early)
+        queues.publish(encode(Task(early, packed(nap, (0,), {}))), headers(early, function_uuid=FUNCTION))
+        for task in (running, early):
+            assert queues.result_of(task).error_details.code == "TASK_CANCELLED"
+        told = {task: witness.of(task) for task in (running, early)}
+
+    assert [record["event"] for record in told[running]] == [*WHOLE[:3], "FAILED", "EXEC_END"]
+    assert "The task was cancelled when it had run for" in told[running][3]["message"]
+    assert [record["event"] for record in told[early]] == ["RECEIVED", "FAILED", "EXEC_END"]
+    assert told[early][1]["message"] == "The task was cancelled"
+    assert told[early][1]["function"] == FUNCTION
+
+
 def test_each_start_of_a_task_that_runs_again_is_told(queues, tmp_path, witness):
     config = PROCESSES.replace("max_workers: 2", "max_workers: 1\n  max_retries_on_system_failure: 1")
     with started(queues, tmp_path, witness, config):
@@ -214,6 +233,22 @@ def test_high_assurance_begins_no_task_while_nobody_reads(queues, tmp_path):
         assert [queues.value_of(task) for task in tasks] == [0] * 30
         for task in tasks:
             assert [record["event"] for record in witness.of(task)] == WHOLE
+    witness.close()
+
+
+def test_a_task_that_waits_for_the_audit_log_is_cancelled_at_once(queues, tmp_path):
+    witness = Witness(required=True)
+    with started(queues, tmp_path, witness, ASSURED + THREADS):
+        first, unwanted = submit(queues, nap, 0), submit(queues, nap, 0)
+        queues.cancel(unwanted)
+
+        assert "The task was cancelled before it began" in queues.result_of(unwanted).data
+        assert queues.unexpected_results() == []
+        witness.listen()
+        assert queues.value_of(first) == 0
+        records = witness.of(unwanted)
+        assert [record["event"] for record in records] == ["RECEIVED", "FAILED", "EXEC_END"]
+        assert records[1]["message"] == "The task was cancelled"
     witness.close()
 
 

@@ -145,6 +145,7 @@ def test_the_line_has_no_space_in_it_wherever_the_package_lies() -> None:
         {"endpoint_setup": 'module load python\nexport A="b: c"  # d'},
         {"worker_init": "source 'x y/bin/activate'\n"},
         {"requirements": "numpy==2.0\nscipy>=1 # for {{ x }}"},
+        {"environment": '~/envs/"x" {{ y }}'},
         {"requirements": "numpy", "worker_init": "export B=$A", "endpoint_setup": "é \\ \t %"},
     ],
     ids=lambda options: "+".join(options) or "nothing",
@@ -163,8 +164,9 @@ def test_the_data_template_means_the_same_as_the_template_that_is_text(
 
     by_text, by_data = ({**data, "endpoint_setup": data["endpoint_setup"] or ""} for data in made)
     assert by_text == by_data
-    commands = f"{by_data['endpoint_setup']}\n{by_data['engine']['provider']['worker_init']}"
-    assert all(text in commands for text in options.values())
+    engine = by_data["engine"]
+    used = [by_data["endpoint_setup"], engine["provider"]["worker_init"], *engine["worker_environment"].values()]
+    assert set(options.values()) <= set(used)
 
 
 HOOKS = YAML(typ="safe").load((CHECKOUT / ".pre-commit-hooks.yaml").read_text())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +15,28 @@ from endpoint.config.model import load_manager_config, load_user_config
 from endpoint.config.paths import CONFIG
 from endpoint.config.rendering import render_user_config
 from endpoint.config.schemas import schema_folder
-from endpoint.errors import ConfigError
+from endpoint.errors import ConfigError, EndpointError
 
 
 def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def _worker_init(files: EndpointFiles, options: dict[str, Any]) -> str:
+def _engine(files: EndpointFiles, options: dict[str, Any], runtime: dict[str, Any] | None = None) -> dict[str, Any]:
     rendered = render_user_config(
         template=files.template.read_text(),
         template_path=files.template,
         user_options_schema=json.loads(files.schema.read_text()),
         user_options=options,
-        user_runtime={},
+        user_runtime=runtime or {},
         parent_config={},
         mapped_identity=None,
     )
-    text: str = load_user_config(rendered, "x").engine["provider"]["worker_init"]
+    return load_user_config(rendered, "x").engine
+
+
+def _worker_init(files: EndpointFiles, options: dict[str, Any]) -> str:
+    text: str = _engine(files, options)["provider"]["worker_init"]
     return text
 
 
@@ -164,31 +166,38 @@ def test_worker_init_reaches_the_shell_as_the_user_wrote_it(tmp_path: Path) -> N
     assert _worker_init(files, {"worker_init": AWKWARD}) == AWKWARD
 
 
-def test_requirements_are_installed_beside_the_workers_environment_before_worker_init(tmp_path: Path) -> None:
-    """Given a stand-in for the program that calls pip, when a real shell runs worker_init, then it got the file."""
-    files = write_endpoint_dir(tmp_path / "e")
+@pytest.mark.parametrize("data_template", [False, True])
+def test_the_users_python_and_packages_reach_the_workers_environment_as_they_are(
+    tmp_path: Path, data_template: bool
+) -> None:
+    files = write_endpoint_dir(tmp_path / "e", data_template=data_template)
     requirements = "numpy>=2  # 'quoted'\n$(touch oops); `touch oops`\nback\\slash"
-    program = tmp_path / "bin" / "globus-compute-endpoint"
-    program.parent.mkdir()
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$*"\nfor last; do :; done\ncat "$last"\n')
-    program.chmod(0o755)
-    script = _worker_init(files, {"requirements": requirements, "worker_init": 'echo "PYTHONPATH=$PYTHONPATH"'})
+    runtime = {"python": {"version": "3.13.1"}, "globus_compute_sdk_version": "4.19.0"}
 
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env={"PATH": f"{program.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    wanted = _engine(files, {"requirements": requirements, "environment": "/a b"}, runtime)["worker_environment"]
 
-    called, *installed, path = done.stdout.splitlines()
-    assert called.startswith("python-exec pip install ")
-    assert installed == requirements.splitlines()
-    assert path.startswith(f"PYTHONPATH={tmp_path}/.globus_compute/packages/")
-    assert not (tmp_path / "oops").exists()
-    assert done.stderr == ""
+    assert wanted == {
+        "python": "3.13.1",
+        "sdk": "4.19.0",
+        "requirements": requirements,
+        "path": "/a b",
+        "directory": "~/.globus_compute/environments",
+        "always": False,
+    }
+
+
+@pytest.mark.parametrize("runtime", [{}, {"python": None}, {"python": "3.13"}, {"python": {"version": None}}])
+def test_the_default_template_works_for_clients_that_say_little_of_themselves(tmp_path: Path, runtime: Any) -> None:
+    files = write_endpoint_dir(tmp_path / "e")
+
+    assert not _engine(files, {}, runtime)["worker_environment"]["python"]
+
+
+def test_a_version_that_is_none_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    files = write_endpoint_dir(tmp_path / "e")
+
+    with pytest.raises(EndpointError, match=r"python: must be a version of Python"):
+        _engine(files, {}, {"python": {"version": "3.13 --index-url x"}})
 
 
 def test_the_schemas_lie_where_the_package_finds_them() -> None:

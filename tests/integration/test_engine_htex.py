@@ -157,18 +157,6 @@ def test_a_task_gets_a_block_in_the_environment_of_worker_init_and_shutdown_leav
     assert running.processes() == []
 
 
-def test_blocks_that_can_not_start_answer_every_task_and_the_endpoint_hears_why(start):
-    running = start(provider={"type": "LocalProvider", "worker_init": "echo no such module >&2; exit 3"})
-
-    future = running.engine.submit(double("x"))
-
-    failure = future.exception(FIRST_RESULT)
-    assert isinstance(failure, EngineFailure)
-    assert isinstance(running.failures.get(timeout=5), EngineFailure)
-    assert "no such module" in failure.failure.detail
-    assert isinstance(running.engine.submit(double("x")).exception(5), EngineFailure)
-
-
 def test_an_interchange_that_dies_answers_every_task_and_the_endpoint_hears_of_it(start):
     running = start(provider={"type": "LocalProvider", "init_blocks": 0})
     future = running.engine.submit(double("x"))

@@ -154,7 +154,7 @@ def test_blocks_that_no_batch_system_tells_of_their_nodes_fail_with_a_reason(tmp
         failure = engine.submit(mpi_task("echo", num_nodes=1)).exception(FIRST_RESULT)
 
     assert isinstance(failure, EngineFailure)
-    assert "does not support scheduler" in failure.failure.detail
+    assert "does not support scheduler" in str(failure)
 
 
 @pytest.mark.parametrize("end", ["shutdown", "a kill of the pool"])

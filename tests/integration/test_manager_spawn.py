@@ -142,6 +142,14 @@ def test_the_allow_list_goes_into_the_document_even_when_it_is_empty(ground):
         assert json.loads(ground.prepare().document)["allowed_functions"] == expected
 
 
+def test_the_administrators_limits_for_blocks_go_into_the_document(ground):
+    assert json.loads(ground.prepare().document)["block_limits"] == {"max_blocks": None, "max_blocks_per_minute": 60}
+
+    ground.write("config.yaml", "max_blocks_per_user_endpoint: 4\nmax_block_requests_per_minute: 7\n")
+
+    assert json.loads(ground.prepare().document)["block_limits"] == {"max_blocks": 4, "max_blocks_per_minute": 7}
+
+
 def test_options_reach_the_template_and_the_environment_does_too(ground):
     ground.write("user_config_template.yaml.j2", ENGINE + "display_name: {{ word }} # {{ _GC.env.OWN }}\n")
 

@@ -29,6 +29,7 @@ from tests.support.proxy import Proxy
 from tests.support.user_endpoint import THREADS, Queues, UserEndpointProcess, headers, packed
 
 GONE_S = 20
+UNENCRYPTED = "high_assurance: true\nengine:\n  type: GlobusComputeEngine\n  encrypted: false\n"
 TASK_ID = "7b3d0c5e-6f0e-4a57-8b0a-2f1e6d9c4b11"
 
 
@@ -374,7 +375,8 @@ def test_a_user_endpoint_waits_for_the_one_of_a_manager_that_was_killed(queues, 
     manager, child = under_a_manager(queues, tmp_path, THREADS + "shutdown_grace: 12\n")
     assert queues.next_heartbeat()["active"]
     note = tmp_path / "note"
-    long_id = queues.submit(note_and_sleep, str(note), "slow", 9)  # longer than a process needs to start on a busy machine
+    # Longer than a process needs to start on a busy machine.
+    long_id = queues.submit(note_and_sleep, str(note), "slow", 9)
     assert wait_until(note.exists), "what has not begun is given back, and then there is nobody to wait for"
     manager.kill()
     manager.wait()
@@ -437,7 +439,8 @@ def test_renewed_credentials_are_used_when_the_connection_comes_back(broker, tmp
         ("engine:\n  type: ThreadPoolEngin\n", ExitStatus.BAD_CONFIG, "ThreadPoolEngine"),
         ("engine: [", ExitStatus.BAD_CONFIG, ":1:10:"),
         ("heartbeat_period: 30\n", ExitStatus.BAD_CONFIG, "engine"),
-        (THREADS + "endpoint_setup: 'echo no module; exit 3'\n", ExitStatus.BAD_CONFIG, "endpoint_setup"),
+        (THREADS + "endpoint_setup: 'echo no module; exit 3'\n", ExitStatus.BAD_CONFIG, "status 3: no module"),
+        (UNENCRYPTED, ExitStatus.BAD_CONFIG, "engine.encrypted: must be true: the endpoint is a high-assurance one"),
     ],
 )
 def test_a_failed_start_is_told_to_the_service_the_log_and_the_parent(queues, tmp_path, config, status, told):

@@ -40,7 +40,11 @@ OURS = {
     "container_type",
     "container_uri",
     "container_cmd_options",
+    "cancel_grace",
+    "max_failed_blocks",
+    "failed_blocks_pause",
     "job_status_kwargs",
+    "worker_environment",
 }
 # Defaults that the official endpoint sets over Parsl's, and the heartbeats, which depend on where the blocks run.
 OUR_DEFAULTS = {"label", "encrypted", "working_dir", "heartbeat_period", "heartbeat_threshold"}

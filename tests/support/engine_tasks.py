@@ -39,6 +39,18 @@ def linger(note):
     os.rename(note + ".part", note)
     threading.Event().wait()
 """
+# Nobody here listens to SIGTERM: not the function, not its child, not the one in a session of its own.
+STUBBORN = """
+def stubborn(note):
+    import json, os, signal, subprocess, threading
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sleep", "600"])
+    apart = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    with open(note + ".part", "w") as file:
+        json.dump([os.getpid(), child.pid, apart.pid], file)
+    os.rename(note + ".part", note)
+    threading.Event().wait()
+"""
 # Runs until somebody removes the file that it makes.
 HOLD = """
 def hold(note):
@@ -90,6 +102,10 @@ def die(how: str = "exit") -> EngineTask:
 
 def linger(note: str) -> EngineTask:
     return source_task("linger", LINGER, note)
+
+
+def stubborn(note: str) -> EngineTask:
+    return source_task("stubborn", STUBBORN, note)
 
 
 def hold(note: str) -> EngineTask:

@@ -45,11 +45,13 @@ class ManagedEndpoint:
         *,
         user_bin: Path | None = None,
         extra_config: str = "",
+        template: str = TEMPLATE,
     ) -> None:
         self.program = program
         self.directory = directory
         self.folder = directory / "lab"
         self._extra_config = extra_config
+        self._template = template
         path = f"{user_bin or program.parent}:{program.parent}:{os.environ['PATH']}"
         self.env = clean_environment(
             {**env, "GLOBUS_COMPUTE_USER_DIR": str(directory), "HOME": str(directory), "PATH": path}
@@ -62,7 +64,7 @@ class ManagedEndpoint:
 
     def configure(self) -> None:
         self.run("configure", "lab")
-        (self.folder / "user_config_template.yaml.j2").write_text(TEMPLATE)
+        (self.folder / "user_config_template.yaml.j2").write_text(self._template)
         (self.folder / "user_config_schema.json").write_text(json.dumps(SCHEMA))
         with (self.folder / "config.yaml").open("a") as config:
             config.write("\n" + self._extra_config)

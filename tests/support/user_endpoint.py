@@ -18,20 +18,24 @@ import dill
 import pika
 
 from endpoint.wire.codec import decode, encode
-from endpoint.wire.messages import Result, StatusReport, Task
+from endpoint.wire.messages import Result, StatusReport, Task, TaskCancel
 
 BIN = Path(sys.executable).parent
 THREADS = "engine:\n  type: ThreadPoolEngine\n  max_workers: 2\nheartbeat_period: 5\n"
 
 
 class Queues:
-    """The queues of one endpoint; deleted at the end. A context manager."""
+    """The queues of one endpoint; deleted at the end. A context manager.
 
-    def __init__(self, amqp_url: str, *, endpoint_url: str | None = None) -> None:
+    cancels: whether there is one for cancellations beside that for tasks, as with our hub.
+    """
+
+    def __init__(self, amqp_url: str, *, endpoint_url: str | None = None, cancels: bool = False) -> None:
         self.endpoint_id = str(uuid.uuid4())
         self._url = amqp_url
         self._endpoint_url = endpoint_url or amqp_url
         self.task, self.result, self.heartbeat = (f"{kind}.{self.endpoint_id}" for kind in ("task", "result", "beat"))
+        self.cancels = f"cancels.{self.endpoint_id}" if cancels else ""
         self.exchange = f"exchange.{self.endpoint_id}"
         self._consumers: dict[str, Any] = {}
         self._unclaimed: dict[str, Result] = {}
@@ -40,14 +44,14 @@ class Queues:
         self._connection = pika.BlockingConnection(pika.URLParameters(self._url))
         self.channel = self._connection.channel()
         self.channel.exchange_declare(self.exchange, "direct")
-        for name in (self.task, self.result, self.heartbeat):
+        for name in filter(None, (self.task, self.result, self.heartbeat, self.cancels)):
             self.channel.queue_declare(name)
             self.channel.queue_bind(name, self.exchange, name)
         return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(pika.exceptions.AMQPError):
-            for name in (self.task, self.result, self.heartbeat):
+            for name in filter(None, (self.task, self.result, self.heartbeat, self.cancels)):
                 self.channel.queue_delete(name)
             self.channel.exchange_delete(self.exchange)
             self._connection.close()
@@ -65,7 +69,10 @@ class Queues:
 
         return {
             "endpoint_id": self.endpoint_id,
-            "task_queue_info": info(self.task, publish=False),
+            "task_queue_info": {
+                **info(self.task, publish=False),
+                **({"cancel_queue": self.cancels} if self.cancels else {}),
+            },
             "result_queue_info": info(self.result),
             "heartbeat_queue_info": info(self.heartbeat),
         }
@@ -75,6 +82,10 @@ class Queues:
         task_id = str(uuid.uuid4())
         self.publish(encode(Task(task_id, packed(function, args, kwargs))), headers(task_id))
         return task_id
+
+    def cancel(self, task_id: str) -> None:
+        """Say that nobody wants a task: on the queue for that, else on that of tasks."""
+        self.channel.basic_publish(self.exchange, self.cancels or self.task, encode(TaskCancel(task_id)))
 
     def publish(self, body: bytes, message_headers: dict[str, Any] | None) -> None:
         self.channel.basic_publish(self.exchange, self.task, body, pika.BasicProperties(headers=message_headers))

@@ -93,10 +93,10 @@ def test_every_task_that_comes_is_told_of_and_every_answer_to_it():
         answered = (
             not found_by_last_process
             and event is not Event.UNPUBLISHED
-            and bool({Action.PUBLISH, Action.TELL} & set(actions))
+            and bool({Action.PUBLISH, Action.TELL, Action.TELL_CANCELLED} & set(actions))
         )
         assert ("EXEC_END" in words) == answered, (before, event)
-        comes = event is Event.ARRIVED and before in (None, State.INTERRUPTED)
+        comes = event is Event.ARRIVED and before in (None, State.INTERRUPTED, State.WITHDRAWN)
         assert ("RECEIVED" in words) == comes, (before, event)
         leaves = answered or (after in CLOSED and before is State.HELD)
         assert ((before, event) in LAST) == leaves, (before, event)

@@ -33,4 +33,4 @@ def test_the_schema_of_user_options_is_written_without_the_name_that_it_has_amon
     schema = json.loads(options_schema_text())
 
     assert "$id" not in schema
-    assert set(schema["properties"]) == {"endpoint_setup", "worker_init", "requirements"}
+    assert set(schema["properties"]) == {"endpoint_setup", "worker_init", "requirements", "environment"}

@@ -65,6 +65,7 @@ VALUES = {
     "max_workers_per_node": 2,
     "mem_per_worker": 1,
     "thread_name_prefix": "t",
+    "worker_environment": {"python": "3.12"},
     "worker_logdir_root": "/tmp/logs",
     "worker_port": 50000,
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from endpoint.engines.launch import container_command, pool_command, pool_command_in_container
+from endpoint.engines.launch import before_worker_init, pool_command
 from endpoint.engines.python_exec import main
-from endpoint.errors import ConfigError
 
 TEMPLATE = "process_worker_pool.py {debug}  -a {addresses} --block_id={{block_id}}"
 POOL = "parsl.executors.high_throughput.process_worker_pool"
@@ -45,47 +46,33 @@ def test_an_administrators_own_command_is_left_as_it_is():
     own = "/opt/wrap process_worker_pool.py {debug}  -a {addresses}"
 
     assert pool_command(own, module=POOL, lifeline=Line(), own_environment=True) == own
-    assert pool_command_in_container(own, module=POOL) == own
 
 
-def test_a_pool_that_worker_init_chooses_is_tied_by_our_python():
-    command = pool_command(TEMPLATE, module=POOL, lifeline=Line(), own_environment=False)
+def test_a_pool_whose_python_worker_init_may_choose_is_started_by_the_script_beside_the_zip():
+    script = Path("/run {dir}/worker/endpoint-1.sh")
 
-    assert command.startswith(
-        f"{sys.executable} -I -m endpoint.engines.python_exec --lifeline '/run dir/engine.alive' 77"
-    )
-    assert " --guard --command $(command -v globus-compute-endpoint" in command
+    command = pool_command(TEMPLATE, module=POOL, lifeline=Line(), own_environment=False, script=script)
 
-
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
-        ("docker", "docker run -v X -v /run:/run -t image POOL"),
-        ("podman-hpc", "podman-hpc run -v X -v /run:/run -t image POOL"),
-        ("apptainer", "apptainer run -v X image POOL"),
-        ("singularity", "singularity run -v X image POOL"),
-    ],
-)
-def test_a_container_runs_the_pool_from_its_image(kind, expected):
-    assert container_command("POOL", kind=kind, uri="image", options="-v X", run_dir="/run") == expected
+    words = shlex.split(command.format(debug="", addresses="127.0.0.1").format(block_id="7"))
+    assert words[:3] == ["sh", str(script), "pool"]
+    assert words[3:8] == [sys.executable, *Line.arguments, "--guard"]
+    assert words[8:] == [POOL, "-a", "127.0.0.1", "--block_id=7"]
 
 
-def test_a_custom_container_is_the_administrators_own_command():
-    options = "mine --bind {EXECUTOR_RUNDIR} -- {EXECUTOR_LAUNCH_CMD}"
+def test_what_comes_before_worker_init_is_shell_that_fails_with_the_environment():
+    lines = before_worker_init(Path("/run dir/x.sh"), Path("/run dir/wanted.json"))
 
-    assert container_command("POOL", kind="custom", uri=None, options=options, run_dir="/r") == "mine --bind /r -- POOL"
-    assert (
-        pool_command_in_container(TEMPLATE, module="a.pool")
-        == f"globus-compute-endpoint python-exec a.pool {ARGUMENTS}"
-    )
+    assert subprocess.run(["bash", "-n"], input=lines, text=True).returncode == 0
+    assert shlex.split(lines)[-1] == "PATH=$GC_ENVIRONMENT/bin:$PATH"
+    done = subprocess.run(["bash", "-c", f"{lines}echo went on"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (69, "")
 
 
-@pytest.mark.parametrize(
-    ("kind", "uri", "words"), [("custom", "x", "container_cmd_options"), ("docker", None, "container_uri")]
-)
-def test_a_container_that_lacks_something_is_a_config_error(kind, uri, words):
-    with pytest.raises(ConfigError, match=words):
-        container_command("POOL", kind=kind, uri=uri, options=None, run_dir="/run")
+def test_without_an_environment_nothing_before_worker_init_ends_the_block():
+    lines = before_worker_init(Path("/nowhere/x.sh"), None)
+
+    done = subprocess.run(["bash", "-c", f"set -u; {lines}echo went on"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "went on\n")
 
 
 def test_python_exec_without_a_module_says_so():

@@ -8,7 +8,7 @@ import pytest
 
 from endpoint.engines.base import EngineTask
 from endpoint.engines.ledger import Ledger
-from endpoint.errors import EndpointError, EngineFailure, TaskLost, TaskRefused
+from endpoint.errors import EndpointError, EngineFailure, NotBegun, TaskCancelled, TaskLost, TaskRefused
 
 TASK = EngineTask("task", "function", b"body")
 
@@ -19,9 +19,15 @@ class Engine:
     def __init__(self, *refusals: EndpointError | None, retries: int = 0) -> None:
         self.attempts: list[Future[bytes]] = []
         self.refusals = list(refusals)
-        self.ledger = Ledger(self.launch, lambda failure: EngineFailure(f"translated {failure}"), retries)
+        self.ledger = Ledger(self.launch, lambda failure: EngineFailure(f"translated {failure}"), retries, self.stop)
+        self.before_launch = lambda: None
+
+    def stop(self, task_id: str, attempt: Future[bytes]) -> None:
+        """As an engine can, with an attempt that has not begun."""
+        attempt.cancel()
 
     def launch(self, task: EngineTask) -> Future[bytes]:
+        self.before_launch()
         if self.refusals and (error := self.refusals.pop(0)) is not None:
             raise error
         self.attempts.append(Future())
@@ -118,14 +124,71 @@ def test_an_attempt_that_is_lost_while_closing_is_not_tried_again():
     assert len(engine.attempts) == 1
 
 
-def test_a_task_is_taken_back_while_its_attempt_waits_and_not_when_it_runs():
+def test_a_task_that_waits_is_cancelled_and_answered_at_once():
     engine = Engine()
     waiting = engine.ledger.submit(TASK)
-    running = engine.ledger.submit(EngineTask("other", "function", b""))
-    engine.attempts[1].set_running_or_notify_cancel()
 
     assert engine.ledger.cancel("task")
-    assert not engine.ledger.cancel("other")
+
+    assert isinstance(waiting.exception(0), TaskCancelled)
+    assert str(waiting.exception(0)) == "The task was cancelled before it began"
+    assert not engine.ledger.cancel("task")
     assert not engine.ledger.cancel("unknown")
-    assert waiting.exception(0).failure.code == "TASK_CANCELLED"
+
+
+def test_a_task_that_runs_is_stopped_and_answered_with_what_came_of_that():
+    engine = Engine()
+    running = engine.ledger.submit(TASK)
+    engine.attempts[0].set_running_or_notify_cancel()
+
+    assert engine.ledger.cancel("task")
     assert not running.done()
+    engine.attempts[0].set_exception(TaskCancelled("stopped"))
+
+    assert str(running.exception(0)) == "stopped"
+
+
+def test_the_result_of_a_cancelled_task_is_its_answer_where_it_comes_first():
+    engine = Engine()
+    running = engine.ledger.submit(TASK)
+    engine.attempts[0].set_running_or_notify_cancel()
+    engine.ledger.cancel("task")
+
+    engine.attempts[0].set_result(b"result")
+
+    assert running.result(0) == b"result"
+
+
+@pytest.mark.parametrize("failure", [TaskLost("its worker died"), NotBegun("given back"), ValueError("odd")])
+def test_a_cancelled_task_is_not_tried_again_and_every_failure_of_it_is_that_it_was_cancelled(failure):
+    engine = Engine(retries=3)
+    running = engine.ledger.submit(TASK)
+    engine.attempts[0].set_running_or_notify_cancel()
+    engine.ledger.cancel("task")
+
+    engine.attempts[0].set_exception(failure)
+
+    assert isinstance(running.exception(0), TaskCancelled)
+    assert len(engine.attempts) == 1
+
+
+def test_a_task_that_is_cancelled_while_its_next_attempt_is_launched_is_stopped():
+    engine = Engine(retries=1)
+    running = engine.ledger.submit(TASK)
+    engine.before_launch = lambda: engine.ledger.cancel("task")
+
+    engine.attempts[0].set_exception(TaskLost("lost"))
+
+    assert isinstance(running.exception(0), TaskCancelled)
+    assert engine.attempts[1].cancelled()
+
+
+def test_what_comes_of_a_task_that_was_let_go_is_dropped():
+    engine = Engine()
+    running = engine.ledger.submit(TASK)
+
+    engine.ledger.let_go("task", TaskCancelled("it goes on"))
+    engine.attempts[0].set_result(b"result")
+
+    assert str(running.exception(0)) == "it goes on"
+    assert engine.ledger.outstanding == 0

@@ -10,7 +10,7 @@ import pytest
 
 from endpoint.engines.mpi import full_specification
 from endpoint.engines.mpi_pool import InOrder
-from endpoint.engines.mpi_task import open_mpi_prefix
+from endpoint.engines.mpi_task import open_mpi_prefix, open_mpi_slots
 from endpoint.errors import TaskRefused
 
 
@@ -117,3 +117,10 @@ def test_an_mpi_task_that_no_node_list_can_hold_is_answered_and_holds_nobody_up(
 
     assert (answer["task_id"], "exception" in answer) == (0, True)
     assert begun(scheduler) == [1]
+
+
+def test_open_mpi_is_told_of_the_ranks_that_a_node_of_a_slurm_job_may_have():
+    environment = {"PARSL_RANKS_PER_NODE": "4"}
+
+    assert open_mpi_slots(environment | {"SLURM_JOB_NUM_NODES": "3"}) == {"SLURM_TASKS_PER_NODE": "4(x3)"}
+    assert open_mpi_slots(environment) == {}

@@ -11,6 +11,7 @@ from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 
+from endpoint.engines.block_limits import BlockLimits
 from endpoint.errors import ConfigError
 from endpoint.user.document import Credentials, StartDocument
 
@@ -48,9 +49,28 @@ def test_an_empty_allow_list_is_a_limit():
     assert (doc.limits_functions, doc.allowed_functions) == (True, ())
 
 
+def test_limits_for_blocks_are_taken_over_and_an_official_manager_sets_none():
+    told = read(document(block_limits={"max_blocks": 4, "max_blocks_per_minute": None}))
+
+    assert told.block_limits == BlockLimits(max_blocks=4)
+    assert read(document()).block_limits == BlockLimits()
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [b"", b"{", b"[]", b"null", {"config": "x"}, document(ep_info=[]), document(mem_fd="3"), document(mem_fd=True)],
+    [
+        *(
+            b"",
+            b"{",
+            b"[]",
+            b"null",
+            {"config": "x"},
+            document(ep_info=[]),
+            document(mem_fd="3"),
+            document(mem_fd=True),
+        ),
+        *(document(block_limits=wrong) for wrong in ({"max_blocks": 0}, {"max_blocks": "4"}, [1])),
+    ],
 )
 def test_anything_else_is_a_configuration_error_with_a_hint(wrong):
     with pytest.raises(ConfigError) as caught:

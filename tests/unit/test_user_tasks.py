@@ -13,7 +13,8 @@ from endpoint.user.tasks import CLOSED, TRANSITIONS, Action, Event, State, TaskT
 
 ARRIVED, ROOM, REFUSED, RESULT, LOST = Event.ARRIVED, Event.ROOM, Event.REFUSED, Event.RESULT, Event.LOST
 CONFIRMED, UNPUBLISHED, STOP = Event.CONFIRMED, Event.UNPUBLISHED, Event.STOP
-FOUND = {Event.FOUND_STARTED, Event.FOUND_RESULT, Event.FOUND_ANSWERED}
+CANCEL = Event.CANCEL
+FOUND = {Event.FOUND_STARTED, Event.FOUND_RESULT, Event.FOUND_CANCELLED, Event.FOUND_ANSWERED}
 ENDS = {Action.ACK, Action.KEEP, Action.REQUEUE}
 
 
@@ -88,6 +89,48 @@ def test_what_has_not_begun_at_the_end_goes_back_to_the_broker_and_is_a_new_task
     assert play(table, "t", ARRIVED) == [Action.ADOPT]
 
 
+def test_a_cancelled_task_that_has_not_begun_is_answered_at_once_and_never_submitted():
+    table = TaskTable()
+
+    assert play(table, "t", ARRIVED, CANCEL) == [Action.ADOPT, Action.TELL_CANCELLED]
+    assert play(table, "t", CANCEL, CONFIRMED) == [Action.ACK]
+
+
+@pytest.mark.parametrize("answer", [RESULT, Event.CANCELLED])
+def test_a_cancelled_task_that_the_engine_has_gets_the_engines_answer_whichever_comes(answer):
+    table = TaskTable()
+
+    assert play(table, "t", ARRIVED, ROOM, CANCEL) == [Action.ADOPT, Action.SUBMIT, Action.CANCEL]
+    assert play(table, "t", CANCEL, answer, CANCEL, CONFIRMED, CANCEL) == [Action.PUBLISH, Action.ACK]
+    assert (table.received, table.answered, len(table)) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("lost", [Event.ENGINE_GONE, Event.NOT_BEGUN])
+def test_a_cancelled_task_does_not_begin_again_with_the_next_engine(lost):
+    assert play(TaskTable(), "t", ARRIVED, ROOM, CANCEL, lost)[-1] is Action.TELL_CANCELLED
+
+
+def test_a_task_that_was_cancelled_before_it_came_is_answered_when_it_comes():
+    table = TaskTable()
+
+    assert play(table, "t", CANCEL, CANCEL) == [Action.REMEMBER]
+    assert (table.received, len(table)) == (0, 0)
+    assert play(table, "t", ARRIVED, CONFIRMED) == [Action.ADOPT, Action.TELL_CANCELLED, Action.ACK]
+    assert play(table, "u", Event.FOUND_CANCELLED, ARRIVED)[-1] is Action.TELL_CANCELLED
+
+
+def test_a_cancelled_task_that_never_came_is_as_unknown_as_before_once_it_is_forgotten():
+    table = TaskTable()
+
+    assert play(table, "t", CANCEL, Event.FORGET, ARRIVED, ROOM) == [Action.REMEMBER, Action.ADOPT, Action.SUBMIT]
+
+
+def test_a_redelivered_task_that_is_being_stopped_is_adopted():
+    table = TaskTable()
+
+    assert play(table, "t", ARRIVED, ROOM, CANCEL, Event.BROKER_GONE, ARRIVED)[-2:] == [Action.DISOWN, Action.ADOPT]
+
+
 def test_a_delivery_that_gets_too_old_ends_on_the_disk_or_with_the_broker():
     table = TaskTable()
 
@@ -95,7 +138,7 @@ def test_a_delivery_that_gets_too_old_ends_on_the_disk_or_with_the_broker():
     assert play(table, "u", ARRIVED, ROOM, Event.DEADLINE)[-1] is Action.KEEP
 
 
-@pytest.mark.parametrize("event", sorted(set(Event) - FOUND - {ARRIVED}))
+@pytest.mark.parametrize("event", sorted(set(Event) - FOUND - {ARRIVED, CANCEL}))
 def test_an_event_for_an_unknown_task_is_an_error_and_changes_nothing(event):
     table = TaskTable()
 
@@ -121,7 +164,7 @@ def test_the_reference_page_is_the_table():
 
 
 def test_every_state_can_see_a_delivery_and_every_open_one_the_loss_of_the_broker():
-    for state in set(State) - {State.HANDED_BACK}:
+    for state in set(State) - {State.HANDED_BACK, State.FORGOTTEN}:
         assert (state, ARRIVED) in TRANSITIONS
     for state in set(State) - CLOSED:
         assert (state, Event.BROKER_GONE) in TRANSITIONS
@@ -134,6 +177,7 @@ def test_no_history_runs_a_task_twice_unasked_or_ends_a_delivery_twice_or_before
     submitted: dict[str, int] = dict.fromkeys("abc", 0)
     permitted: dict[str, int] = dict.fromkeys("abc", 1)
     confirmed: set[str] = set()
+    cancelled: set[str] = set()
     here: set[str] = set()  # tasks with a delivery that is not settled
     for task_id, event in history:
         try:
@@ -141,10 +185,13 @@ def test_no_history_runs_a_task_twice_unasked_or_ends_a_delivery_twice_or_before
         except UnexpectedEvent:
             assert (table.state(task_id), event) not in TRANSITIONS
             continue
+        cancelled |= {task_id} if event in (CANCEL, Event.FOUND_CANCELLED) else set()
+        cancelled -= {task_id} if event is Event.FORGET else set()
         confirmed |= {task_id} if event in (CONFIRMED, Event.FOUND_ANSWERED) else set()
         permitted[task_id] += event in (Event.ENGINE_GONE, Event.NOT_BEGUN, STOP)
         submitted[task_id] += actions.count(Action.SUBMIT)
         for action in actions:
+            assert action is not Action.SUBMIT or task_id not in cancelled
             if action is Action.ADOPT:
                 here.add(task_id)
             elif action is Action.DISOWN:

@@ -68,5 +68,5 @@ def test_a_function_of_another_python_is_refused_in_words_that_help() -> None:
         load("01\n" + base64.b64encode(raw).decode(), allowed.Allowed(None), "the function", True)
     said = str(refusal.value)
     assert "it holds bytecode of another version of Python" in said
-    assert "The worker has Python 3." in said
+    assert "and the worker has Python 3." in said
     assert "PureSourceTextInspect" in said

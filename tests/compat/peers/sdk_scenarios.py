@@ -8,7 +8,9 @@ Prints one JSON object. The environment says which service to talk to and who as
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 import time
 import uuid
 
@@ -53,6 +55,22 @@ def explode():
 
 def blow_up_size():
     return "x" * (11 * 1024 * 1024)
+
+
+def stay(note):
+    import json
+    import os
+    import signal
+    import subprocess
+    import time
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sleep", "600"])
+    with open(note + ".part", "w") as file:
+        json.dump([os.getpid(), child.pid], file)
+    os.rename(note + ".part", note)
+    while True:
+        time.sleep(1)
 
 
 def executor_runs_functions(endpoint_id):
@@ -197,6 +215,52 @@ def refused_configuration(endpoint_id):
         except Exception as caught:
             return {"error": str(caught), "type": type(caught).__name__}
     return {"error": None}
+
+
+def cancelled(endpoint_id):
+    """The endpoint has one worker, in a process of this machine."""
+    note = os.path.join(tempfile.mkdtemp(), "note")
+    client = Client()
+    with Executor(endpoint_id=endpoint_id, client=client) as executor:
+        running = executor.submit(stay, note)
+        wait_until(lambda: os.path.exists(note))
+        queued = [executor.submit(add, number) for number in range(10)]
+        wait_until(lambda: all(future.task_id for future in queued))
+        for future in [*queued[::2], running]:
+            client._compute_web_client.v3.post(f"/v3/tasks/{future.task_id}/cancel")
+        pending = client.get_task(running.task_id)  # it does not listen to SIGTERM, so it is still there
+        errors = [failure_of(future) for future in [running, *queued[::2]]]
+        values = [future.result(WAIT_S) for future in queued[1::2]]
+        try:
+            client._compute_web_client.v3.post(f"/v3/tasks/{running.task_id}/cancel")
+        except GlobusAPIError as error:
+            again = {"status": error.http_status, "code": error.code}
+        try:
+            client.get_task(running.task_id)
+        except TaskExecutionFailed as error:
+            told_to_client = str(error)
+    with open(note) as file:
+        pids = json.load(file)
+    return {
+        "pending": {name: pending[name] for name in ("pending", "status")},
+        "errors": errors,
+        "values": values,
+        "told_to_client": told_to_client,
+        "again": again,
+        "pids": pids,
+    }
+
+
+def failure_of(future):
+    error = future.exception(WAIT_S)
+    return {"type": type(error).__name__, "text": str(error)}
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def endpoint_is_known(endpoint_id):

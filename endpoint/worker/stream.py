@@ -1,7 +1,11 @@
-"""Frames on a stream socket between an engine and its worker process: four bytes of length, then so many bytes."""
+"""Frames on a stream socket between an engine or a worker and a process that runs tasks for it.
+
+A frame is four bytes of length, then so many bytes.
+"""
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Iterator
 
@@ -13,6 +17,15 @@ _LENGTH = struct.Struct("<I")
 def header(length: int) -> bytes:
     """What stands before a frame of `length` bytes."""
     return _LENGTH.pack(length)
+
+
+def send_frame(connection: socket.socket, frame: bytes) -> None:
+    """Send it as a whole. Raises OSError."""
+    if len(frame) < RECEIVE_BYTES:
+        connection.sendall(header(len(frame)) + frame)
+    else:
+        connection.sendall(header(len(frame)))
+        connection.sendall(frame)
 
 
 class FrameReader:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpoint.engines.frames import FrameReader, header
 from endpoint.engines.pace import MOST, Pace
 from endpoint.worker.starts import PAGE_LINES
+from endpoint.worker.stream import FrameReader, header
 
 
 @given(st.lists(st.binary(max_size=300), max_size=30), st.integers(1, 400))
