@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,14 @@ import pytest
 from tests.support.brokers import RunningBroker
 from tests.support.hub_peers import Place
 from tests.support.slurm import Slurm, slurm_cluster
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """Programs that run in the test's own process set it, and other tests make files that other users read."""
+    mask = os.umask(0o022)
+    yield
+    os.umask(mask)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from endpoint.engines.build import build_engine
 from endpoint.errors import EngineFailure, TaskLost
 from tests.support.engine_blocks import engine_block
 from tests.support.engine_tasks import source_task, value_of
+from tests.support.waiting import wait_for
 
 FIRST_RESULT = 60  # seconds, on a machine that has other things to do
 ENGINES = ["ThreadPoolEngine", "ProcessPoolEngine", "GlobusComputeEngine"]
@@ -68,7 +69,7 @@ def test_each_worker_is_bound_to_an_accelerator_of_its_own_by_all_three_makers_v
     found = [variables for variables, _ in on_all_workers(engine, tmp_path / "together", len(names))]
 
     assert sorted(found) == sorted([[name] * 3 for name in names])
-    assert engine.status()["total_workers"] == len(names)
+    assert wait_for(lambda: engine.status()["total_workers"] == len(names)), "the keeper looks once a second"
 
 
 def test_without_accelerators_a_worker_keeps_what_the_node_says_of_them(start, tmp_path, monkeypatch):

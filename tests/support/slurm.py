@@ -192,7 +192,8 @@ class Slurm:
 
     def end_walltime(self, job: str) -> None:
         """Let a running job's time be over. Slurm looks at that twice a minute, and then calls it TIMEOUT."""
-        self.run("scontrol", "update", f"JobId={job}", f"EndTime={time.strftime('%Y-%m-%dT%H:%M:%S')}")
+        soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 5))  # it can't be in the past
+        self.run("scontrol", "update", f"JobId={job}", f"EndTime={soon}")
 
     def nodes(self) -> dict[str, str]:
         """The state of each node, such as "idle", "allocated", "mixed", "down"; with "*" where it doesn't answer."""
