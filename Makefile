@@ -35,7 +35,7 @@ hostile: $(VENV)/.done $(PEERS)     ## 2,000 sets of hostile options for each te
 integration: $(VENV)/.done $(PEERS) $(PYTHONS) system   ## A real RabbitMQ, real pools, the programs as processes
 	@tests/support/system-packages scheduler
 	@tests/support/system-packages containers
-	$(PYTEST) -n $(WAITERS) --dist loadfile tests/integration --durations 10
+	$(PYTEST) -n $(WAITERS) --dist loadfile --no-loadscope-reorder tests/integration --durations 10
 
 faults: $(VENV)/.done               ## A user endpoint under faults: nothing lost, nothing run twice
 	@tests/support/system-packages faults

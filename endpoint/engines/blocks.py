@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 SETTLING_PERIOD = 1.0  # seconds between looks while blocks are there whose workers haven't come yet
 SOONEST_POLL_S = 2.0  # between questions to a batch system about a block that is new; older ones can wait longer
 AGE_TO_POLL = 4.0
+LAST_WORDS_S = 2.0
 
 OnBlocked = Callable[["BlocksFail | None"], None]
 
@@ -62,6 +63,7 @@ class BlockKeeper:
         self._thread = threading.Thread(target=self._run, name="block-keeper", daemon=True)
         self._judged: set[str] = set()  # blocks of which it is known whether a worker came up
         self._asked_at: dict[str, float] = {}  # the others, by the time when they were asked for
+        self._ended_at: dict[str, float] = {}  # blocks whose jobs have ended, and whose workers are not missed yet
         self._lost_at: dict[str, float] = {}  # those that had workers, by the time when all of them were missed
         self._owed: int | None = None  # of the initial blocks, those that could not be asked for yet
         self._failure: BlocksFail | None = None
@@ -123,7 +125,7 @@ class BlockKeeper:
             self._wake.clear()
 
     def _pause(self) -> float:
-        settling = self._asked_at or (self.active > 0 and not self.managers) or self._owed
+        settling = self._asked_at or self._ended_at or (self.active > 0 and not self.managers) or self._owed
         return min(SETTLING_PERIOD, self._period) if settling else self._period
 
     def _look(self) -> None:
@@ -136,6 +138,7 @@ class BlockKeeper:
             executor.poll_facade()
         managers = executor.connected_managers()
         self._judge()
+        self._end_pools({manager["block_id"] for manager in managers})
         self.active = len(self._active_blocks())
         if {manager["manager"] for manager in managers} - self.packages.keys():
             self.packages = executor.connected_managers_packages()
@@ -190,6 +193,17 @@ class BlockKeeper:
             log.warning("A block has a worker again; blocks are asked for as before")
             self._failure = None
             self._on_blocked(None)
+
+    def _end_pools(self, there: set[str]) -> None:
+        """Miss the workers of a job that has ended now, not when their heartbeats have been missing for long enough.
+
+        What they sent last may still be on its way, so they have a moment.
+        """
+        now, status = time.monotonic(), self._executor.status_facade
+        ended = [block for block in there if (job := status.get(block)) is not None and job.terminal]
+        self._ended_at = {block: self._ended_at.get(block, now) for block in ended}
+        if over := [block for block, since in self._ended_at.items() if now - since >= LAST_WORDS_S]:
+            self._executor.end_blocks(over)
 
     def _forget(self, block: str) -> None:
         self._judged.add(block)

@@ -8,20 +8,24 @@ from typing import Any
 import zmq
 from parsl.executors.high_throughput.interchange import Interchange
 
-from endpoint.engines.interchange_names import DROP_WAITING
+from endpoint.engines.interchange_names import DROP_WAITING, END_BLOCKS
 
 
 class Commanded(Interchange):  # type: ignore[misc]
     """One thread does everything, so that a task is either waiting here or with a pool of workers.
 
     `DROP_WAITING`: forget the tasks that no pool has; the answer is the list of their numbers.
+    `END_BLOCKS`, blocks: their jobs have ended, so whatever tasks their pools have are lost; no answer.
     """
 
     command_channel: Any
 
     def __init__(self, **configuration: Any) -> None:
         super().__init__(**configuration)
-        self._commands: dict[str, Callable[..., Any]] = {DROP_WAITING: self._drop_waiting}
+        self._commands: dict[str, Callable[..., Any]] = {
+            DROP_WAITING: self._drop_waiting,
+            END_BLOCKS: self._end_blocks,
+        }
 
     def process_command(self, monitoring_radio: Any) -> None:
         """Answer a command, if one has come."""
@@ -53,6 +57,11 @@ class Commanded(Interchange):  # type: ignore[misc]
         dropped = [entry[-1]["task_id"] for entry in self.pending_task_queue]
         self.pending_task_queue.clear()
         return dropped
+
+    def _end_blocks(self, blocks: list[str]) -> None:
+        for manager in self._ready_managers.values():
+            if manager["block_id"] in blocks:
+                manager["last_heartbeat"] = 0.0  # which Parsl looks at next
 
 
 class _Received:

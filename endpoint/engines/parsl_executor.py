@@ -20,7 +20,7 @@ from parsl.executors.high_throughput.executor import HighThroughputExecutor
 from parsl.executors.high_throughput.mpi_executor import MPIExecutor
 from parsl.providers.errors import SubmitException
 
-from endpoint.engines.interchange_names import DROP_WAITING, PLACES, TELL_PLACES
+from endpoint.engines.interchange_names import DROP_WAITING, END_BLOCKS, PLACES, TELL_PLACES
 from endpoint.errors import EngineFailure, EngineGone
 
 COMMAND_TIMEOUT = 20.0  # seconds until an interchange that doesn't answer counts as dead
@@ -63,6 +63,10 @@ class TiedExecutor(HighThroughputExecutor):  # type: ignore[misc]
         if not job:
             raise EngineFailure("The provider told no id of the new job")
         return job
+
+    def end_blocks(self, blocks: list[str]) -> None:
+        """Give up the pools of workers of blocks whose jobs have ended, with the tasks that they have."""
+        self._ask((END_BLOCKS, blocks))
 
     def tell_places(self, on_placed: OnPlaced) -> None:
         """Have `on_placed` called for each task that a block gets, before its result comes; by the results' thread."""

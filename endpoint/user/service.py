@@ -213,10 +213,17 @@ class UserEndpoint:
             give_back_freed_memory()
 
     def _send_heartbeat(self, *, active: bool) -> asyncio.Future[None]:
-        state = {**self._work.engine_status(), **self._facts, "heartbeat_period": self._period_s, "active": active}
+        state = {**self._engine_status(), **self._facts, "heartbeat_period": self._period_s, "active": active}
         target = self._credentials.now().heartbeat.publish
         assert target is not None
         return self._heartbeats.publish_to(target, encode(StatusReport(self._endpoint_id, state, {})))
+
+    def _engine_status(self) -> dict[str, Any]:
+        try:
+            return self._work.engine_status()
+        except Exception:  # figures that can't be had must not make the service think that nobody is here
+            log.exception("The engine can't say how it does")
+            return {}
 
     # -- end ---------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,16 @@ from tests.support.hub_peers import Place
 from tests.support.slurm import Slurm, slurm_cluster
 
 
+LONG_FIRST = ("test_slurm_faults", "test_slurm", "test_container", "test_user_endpoint", "test_doctor")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that the workers are done at the same time."""
+    items.sort(
+        key=lambda item: min((n for n, name in enumerate(LONG_FIRST) if item.path.name.startswith(name)), default=99)
+    )
+
+
 @pytest.fixture(autouse=True)
 def umask() -> Iterator[None]:
     """Programs that run in the test's own process set it, and other tests make files that other users read."""

@@ -111,6 +111,18 @@ def test_a_pool_that_is_killed_loses_its_task_and_another_block_takes_over(share
     assert shared.failures.empty()
 
 
+def test_the_task_of_a_block_that_has_ended_is_missed_long_before_its_heartbeats_are(start, tmp_path):
+    running = start(heartbeat_threshold=600)
+    lost = running.engine.submit(linger(str(tmp_path / "note")))
+    wait_for(tmp_path / "note")
+    worker, _ = (psutil.Process(pid) for pid in json.loads((tmp_path / "note").read_text()))
+
+    worker.parent().kill()
+
+    with pytest.raises(TaskLost, match="worker was lost"):
+        lost.result(FIRST_RESULT)
+
+
 def test_a_resource_specification_may_only_have_a_priority(shared):
     first, second = double("x"), double("x")
     first.resource_specification["priority"] = 1
