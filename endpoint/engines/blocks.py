@@ -130,9 +130,11 @@ class BlockKeeper:
 
     def _look(self) -> None:
         executor = self._executor
-        if self._owed:
+        if self._owed and self._breaker.state is State.CLOSED:
             executor.scale_out_facade(min(self._owed, executor.provider.max_blocks - len(self._active_blocks())))
         self._strategy.strategize([executor])
+        if self._breaker.state is State.OPEN and executor.outstanding():
+            executor.scale_out_facade(1)  # the probe; not every strategy asks for a block that it has lost
         if not executor.bad_state_is_set:
             executor.poll_after = self._poll_after()
             executor.poll_facade()

@@ -13,7 +13,6 @@ from tests.support.brokers import RunningBroker
 from tests.support.hub_peers import Place
 from tests.support.slurm import Slurm, slurm_cluster
 
-
 LONG_FIRST = ("test_slurm_faults", "test_slurm", "test_container", "test_user_endpoint", "test_doctor")
 
 

@@ -30,10 +30,11 @@ class Site:
     def __init__(self, directory: Path, limits: BlockLimits, engine: dict[str, Any], provider: dict[str, Any]) -> None:
         self.note, self.mended = directory / "blocks", directory / "mended"
         init = f"test -e {self.mended} || {{ {BROKEN.format(note=self.note)}; }}"
+        strategy = provider.pop("strategy", "simple")
         block = engine_block(
             max_workers_per_node=1,
             heartbeat_period=1,
-            job_status_kwargs={"strategy_period": 0.5, "max_idletime": 300},
+            job_status_kwargs={"strategy": strategy, "strategy_period": 0.5, "max_idletime": 300},
             provider={"type": "LocalProvider", "worker_init": init, **provider},
             **engine,
         )
@@ -109,6 +110,25 @@ def test_after_the_pause_one_block_is_tried_and_when_its_worker_comes_up_all_is_
     assert value_of(broken.submit().result(FIRST_RESULT)) == "xx"
     assert broken.told.get(timeout=5) is None
     assert broken.breaker["state"] == "closed"
+
+
+@pytest.mark.parametrize("strategy", ["simple", "none", "htex_auto_scale"])
+def test_each_strategy_has_its_probe(site, strategy):
+    broken = site(engine={"failed_blocks_pause": 1}, strategy=strategy, init_blocks=3, max_blocks=3)
+    broken.submit().exception(20)
+    broken.mended.touch()
+    broken.wait_for_probe()
+
+    assert value_of(broken.submit().result(FIRST_RESULT)) == "xx"
+
+
+def test_without_a_task_there_is_no_probe_even_where_initial_blocks_are_missing(site):
+    broken = site(engine={"failed_blocks_pause": 0.5}, init_blocks=8, max_blocks=8)
+    assert isinstance(broken.told.get(timeout=20), BlocksFail)
+    broken.wait_for_probe()
+
+    time.sleep(2)  # four more looks
+    assert broken.blocks == 3
 
 
 def test_a_probe_that_fails_answers_what_waited_for_it(site):
