@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench bench-faults bench-multi-user bench-test faults lint unit hostile integration compat root site editor newer peers system format reference lock clean
+.PHONY: demo test bench bench-faults bench-multi-user bench-blocks bench-test faults lint unit hostile integration compat root site editor newer peers system format reference lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -66,6 +66,10 @@ bench-faults: $(VENV)/.done $(PEERS)   ## Both under faults, at length
 bench-multi-user: $(VENV)/.done .venvs/agent/.done $(PEERS) system   ## A multi-user endpoint beside the official one, as root
 	@tests/support/system-packages root
 	$(BIN)/python -m bench.multi_user
+
+bench-blocks: $(VENV)/.done .venvs/agent/.done $(PEERS) system   ## Blocks that fail, on a private Slurm, as root: both endpoints
+	@tests/support/system-packages scheduler
+	$(BIN)/python -m bench.blocks
 
 bench-test: $(VENV)/.done .venvs/agent/.done $(PEERS) system   ## A short benchmark: no task lost, no figure far off its goal
 	$(PYTEST) tests/bench --durations 5

@@ -22,6 +22,9 @@ class Commanded(Interchange):  # type: ignore[misc]
 
     def __init__(self, **configuration: Any) -> None:
         super().__init__(**configuration)
+        # A pool tries our address with one socket, closes it, and comes with another of the same name. Where the end of
+        # the first one is seen later, the second one would never be heard, and its pool wait for ever.
+        self.manager_sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self._commands: dict[str, Callable[..., Any]] = {
             DROP_WAITING: self._drop_waiting,
             END_BLOCKS: self._end_blocks,

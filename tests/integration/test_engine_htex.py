@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import queue
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from typing import Any
 
 import psutil
 import pytest
+import zmq
+from parsl import curvezmq
 
 from endpoint.engines.build import build_engine
 from endpoint.errors import ConfigError, EndpointError, EngineFailure, TaskLost, TaskRefused
@@ -121,6 +124,19 @@ def test_the_task_of_a_block_that_has_ended_is_missed_long_before_its_heartbeats
 
     with pytest.raises(TaskLost, match="worker was lost"):
         lost.result(FIRST_RESULT)
+
+
+def test_a_pool_is_heard_whose_first_socket_is_not_gone_yet(shared):
+    executor = shared.engine._executor
+    context = curvezmq.ClientContext(executor.cert_dir)
+    try:
+        for one in [context.socket(zmq.DEALER) for _ in range(2)]:  # as a pool, which closes the first one in between
+            one.setsockopt(zmq.IDENTITY, b"the-pool")
+            one.connect(f"tcp://127.0.0.1:{executor.worker_port}")
+            one.send(pickle.dumps({"type": "connection_probe"}))
+            assert one.poll(10_000), "the interchange answers"
+    finally:
+        context.destroy(0)
 
 
 def test_a_resource_specification_may_only_have_a_priority(shared):
