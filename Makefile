@@ -1,9 +1,9 @@
-# Two commands matter: `make demo` and `make test`. The rest are their parts.
+# Three commands matter: `make demo`, `make site-demo` and `make test`. The rest are their parts.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench bench-faults bench-multi-user bench-blocks bench-test faults lint unit hostile integration compat root site editor newer peers system format reference lock clean
+.PHONY: demo site-demo test test-site wheels bundle bench bench-faults bench-multi-user bench-blocks bench-test faults lint unit hostile integration compat root site editor newer peers system format reference lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,18 +13,25 @@ PEERS := .venvs/peer-endpoint/.done .venvs/peer-sdk/.done
 PYTHONS := .venvs/peer-sdk-newer/.done .venvs/peer-uv/.done# for tests with several versions of Python
 PYTEST := $(BIN)/python -m pytest -q
 WORKERS := 2
+SITE_PYTHONS := 3.11 3.13# of the Debian releases that machines are booted with
+WHEELS := $(SITE_PYTHONS:%=dist/wheels/.done-%)
 WAITERS := 3# for tests that wait for processes more than they compute
 
 demo: $(VENV)/.done system          ## Hub, endpoint and real tasks on this machine; KEEP=1 leaves them running
 	@$(BIN)/python examples/demo/run.py $(if $(KEEP),--keep)
 
+site-demo: $(VENV)/.done dist/wheels/.done-3.11   ## A machine booted, site.yml played, functions as two users; needs root; KEEP=1 leaves it running
+	@tests/support/system-packages machines
+	@$(BIN)/python examples/site-demo/run.py $(if $(KEEP),--keep)
+
 test: lint unit hostile editor integration faults compat root site bench-test newer   ## Everything that CI runs
 
-lint: $(VENV)/.done                 ## Style, types, layers, sizes
+lint: $(VENV)/.done .venvs/ansible-lint/.done   ## Style, types, layers, sizes; the roles by the strictest profile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	cd ansible && PATH=$(CURDIR)/.venvs/ansible-lint/bin:$$PATH ansible-lint --offline -q
 
 unit: $(VENV)/.done                 ## No broker, no processes: seconds
 	$(PYTEST) -n $(WORKERS) tests/unit tests/schemas
@@ -39,18 +46,22 @@ integration: $(VENV)/.done $(PEERS) $(PYTHONS) system   ## A real RabbitMQ, real
 
 faults: $(VENV)/.done               ## A user endpoint under faults: nothing lost, nothing run twice
 	@tests/support/system-packages faults
-	$(PYTEST) tests/faults --durations 5
+	$(PYTEST) -n $(WORKERS) tests/faults --durations 5
 
 compat: $(VENV)/.done $(PEERS) $(PYTHONS) system   ## The official SDK and endpoint beside ours
-	$(PYTEST) tests/compat --durations 5
+	$(PYTEST) -n $(WAITERS) --dist loadfile tests/compat --durations 5
 
 root: $(VENV)/.done $(PEERS) system ## A multi-user endpoint with real users, PAM and processes; needs root
 	@tests/support/system-packages root
 	$(PYTEST) tests/root --durations 5
 
-site: $(VENV)/.done $(PEERS) system ## The Ansible role, a booted machine with systemd, the flake with a stand-in for nixpkgs
+site: $(VENV)/.done $(PEERS) $(WHEELS) system ## The Ansible roles and plugins, the flake, and one booted machine from nothing to nothing; needs root
 	@tests/support/system-packages site
-	$(PYTEST) tests/site tests/nix --durations 5
+	$(PYTEST) tests/site tests/nix --ignore tests/site/lanes/test_two_hosts.py --ignore tests/site/lanes/test_trixie.py --durations 5
+
+test-site: $(VENV)/.done $(PEERS) $(PYTHONS) $(WHEELS) system   ## The same with all machines: two hosts with TLS between them, and Debian 13
+	@tests/support/system-packages site
+	$(PYTEST) tests/site tests/nix --durations 10
 
 editor: $(VENV)/.done .venvs/editor/.done   ## What an editor shows: a real YAML language server on our files and schemas
 	$(PYTEST) tests/editor --durations 5
@@ -91,6 +102,19 @@ reference: $(VENV)/.done            ## Write what is made from the schemas: docs
 	$(BIN)/python -m endpoint.config.generated
 	$(BIN)/python -m endpoint.user.diagram docs/tasks.md
 
+wheels: $(WHEELS)                   ## dist/wheels: the locked packages of agent and hub, as a host without internet gets them
+
+PLATFORMS := $(foreach age,manylinux2014 manylinux_2_17 manylinux_2_28,--platform $(age)_$(shell uname -m)) --platform any
+dist/wheels/.done-%: requirements/agent.txt requirements/hub.txt | $(VENV)/.done
+	@echo "Fetching the locked wheels for Python $* ..."
+	@mkdir -p dist/wheels
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: \
+		--implementation cp --python-version $* $(PLATFORMS) --dest dist/wheels -r requirements/agent.txt -r requirements/hub.txt
+	@touch $@
+
+bundle: $(VENV)/.done               ## dist/compute-endpoint-VERSION-PYTHON-PLATFORM.tar.gz: all that a site without internet needs
+	@$(BIN)/python requirements/bundle.py
+
 lock:                               ## Write the locked requirement files anew (needs uv)
 	requirements/lock.sh
 
@@ -114,6 +138,12 @@ $(VENV)/.done: requirements/all.txt pyproject.toml
 	@.venvs/agent/bin/python $(PIP_INSTALL) --require-hashes -r requirements/agent.txt
 	@$(BIN)/python -c 'from hatchling.build import build_editable; build_editable(".venvs/agent")'
 	@.venvs/agent/bin/python $(PIP_INSTALL) --no-deps --no-index .venvs/agent/*.whl
+	@touch $@
+
+.venvs/ansible-lint/.done: requirements/ansible-lint.txt
+	@echo "Setting up .venvs/ansible-lint (what judges the roles) ..."
+	@$(PYTHON) -m venv --clear .venvs/ansible-lint
+	@.venvs/ansible-lint/bin/python $(PIP_INSTALL) --require-hashes -r requirements/ansible-lint.txt
 	@touch $@
 
 .venvs/bench/.done: requirements/bench.txt
