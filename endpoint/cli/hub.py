@@ -6,28 +6,18 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from endpoint.cli.common import Settings, echo_json, json_option, pass_settings, table
+from endpoint.cli.common import Settings, echo_json
+from endpoint.cli.hub_backup import backup, restore
+from endpoint.cli.hub_clients import client
 from endpoint.cli.hub_config import FromSchema, Given, existing_broker, with_options
-from endpoint.cli.hub_store import (
-    BROKER,
-    DATABASE,
-    DEFAULT_DIRECTORY,
-    database_option,
-    directory_option,
-    end_broker_connections,
-    with_store,
-)
+from endpoint.cli.hub_store import BROKER, DATABASE, DEFAULT_DIRECTORY, database_option
 from endpoint.cli.hub_users import user
-from endpoint.errors import ConfigError, EndpointError, ExitStatus, Failure, Mender, Stage, UsageError
-
-if TYPE_CHECKING:
-    from endpoint.hub.clients import ClientEntry
-    from endpoint.hub.store import Store
+from endpoint.errors import ConfigError, EndpointError, ExitStatus, Failure, Mender, Stage
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +29,12 @@ def app() -> None:
     """A self-hosted service for Globus Compute endpoints and clients.
 
     `serve` runs it. `user create` makes an account for a person, who logs in with a browser; `client create` makes
-    the credentials of a program that nobody logs in for.
+    the credentials of a program that nobody logs in for. `backup` copies the database of a hub that runs.
     """
 
 
-app.add_command(user)
+for command in (user, client, backup, restore):
+    app.add_command(command)
 
 
 @app.command()
@@ -68,6 +59,8 @@ app.add_command(user)
 @database_option
 @click.option("--host", cls=FromSchema, place="listen.host")
 @click.option("--port", cls=FromSchema, place="listen.port", type=click.IntRange(0, 65535))
+@click.option("--tls-certificate", cls=FromSchema, place="listen.tls.certificate", type=click.Path(path_type=Path))
+@click.option("--tls-key", cls=FromSchema, place="listen.tls.key", type=click.Path(path_type=Path))
 @click.option(
     "--log-file", type=click.Path(path_type=Path), help=f"Where to log; with --embedded {LOG} in its directory."
 )
@@ -103,91 +96,11 @@ def serve(ctx: click.Context, /, config_file: Path | None, **options: Any) -> No
             existing or directory / BROKER,
             host=config.listen.host,
             port=config.listen.port,
+            tls=config.listen.tls,
             progress=click.echo,
             ready=lambda url: click.echo(f"Ready: {url}"),
         )
     )
-
-
-@app.group()
-def client() -> None:
-    """Client identities: the credentials of endpoints, and of programs that submit functions."""
-
-
-@client.command("create")
-@click.argument("name")
-@directory_option
-@database_option
-@json_option
-@pass_settings
-def create(settings: Settings, name: str, directory: Path, database: Path | None) -> None:
-    """Make a client identity called NAME, and print the two variables that hold its credentials.
-
-    The secret is shown this once. The service may run or not.
-    """
-    from endpoint.hub import clients
-
-    async def make(store: Store) -> tuple[str, str]:
-        return await clients.create_client(store, name)
-
-    client_id, secret = with_store(directory, database, make, create=True)
-    if settings.json:
-        echo_json({"client_id": client_id, "client_secret": secret, "name": name})
-        return
-    click.echo(f"export GLOBUS_COMPUTE_CLIENT_ID={client_id}")
-    click.echo(f"export GLOBUS_COMPUTE_CLIENT_SECRET={secret}")
-
-
-@client.command("list")
-@directory_option
-@database_option
-@json_option
-@pass_settings
-def list_clients(settings: Settings, directory: Path, database: Path | None) -> None:
-    """List the client identities."""
-    from datetime import datetime
-
-    from endpoint.hub import clients
-
-    entries = with_store(directory, database, clients.list_clients)
-    if settings.json:
-        echo_json([vars(entry) for entry in entries])
-        return
-    rows = [(e.name, e.id, datetime.fromtimestamp(e.created).isoformat(" ", "seconds")) for e in entries]
-    click.echo(table(("NAME", "CLIENT ID", "CREATED"), rows))
-
-
-@client.command("delete")
-@click.argument("name_or_id")
-@directory_option
-@database_option
-@json_option
-@pass_settings
-def delete(settings: Settings, name_or_id: str, directory: Path, database: Path | None) -> None:
-    """Delete a client identity: its credentials and tokens are refused from now on; what it owns stays."""
-    from endpoint.hub import clients
-
-    async def remove(store: Store) -> str:
-        chosen = _choose(await clients.list_clients(store), name_or_id)
-        await clients.delete_client(store, chosen.id)
-        return chosen.id
-
-    client_id = with_store(directory, database, remove)
-    end_broker_connections(directory, database, client_id)
-    if settings.json:
-        echo_json({"deleted": client_id})
-    else:
-        click.echo(f"Deleted {client_id}")
-
-
-def _choose(entries: list[ClientEntry], name_or_id: str) -> ClientEntry:
-    found = [entry for entry in entries if name_or_id in (entry.id, entry.name)]
-    if not found:
-        raise UsageError(f"There is no client {name_or_id!r}", hint="See: compute-hub client list", stage=Stage.HUB)
-    if len(found) > 1:
-        ids = ", ".join(entry.id for entry in found)
-        raise UsageError(f"{len(found)} clients are called {name_or_id!r}", hint=f"Name one by its id: {ids}")
-    return found[0]
 
 
 def main(args: Sequence[str] | None = None) -> None:

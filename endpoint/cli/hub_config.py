@@ -11,12 +11,12 @@ import click
 from endpoint.errors import ConfigError, Stage, UsageError
 
 if TYPE_CHECKING:
-    from endpoint.config.hub import HubConfig
+    from endpoint.config.hub import HubConfig, TlsConfig
     from endpoint.hub.server import ExistingBroker
 
 
 class FromSchema(click.Option):
-    """An option that stands in the hub's schema too: its help is the description and the default there.
+    """An option that stands in the hub's schema too: its help is the description and the default (if any) there.
 
     place: where it is there, such as `listen.host`.
     """
@@ -31,7 +31,8 @@ class FromSchema(click.Option):
         described = load_schema("hub")
         for name in self._place.split("."):
             described = described["properties"][name]
-        self.help = f"{described['description']}  [default: {described['default']}]"
+        default = f"  [default: {described['default']}]" if "default" in described else ""
+        self.help = f"{described['description']}{default}"
         return super().get_help_record(ctx)
 
 
@@ -47,6 +48,8 @@ class Given:
     database: Path | None
     host: str | None
     port: int | None
+    tls_certificate: Path | None
+    tls_key: Path | None
     log_file: Path | None
     json_logs: bool
     debug: bool
@@ -81,6 +84,7 @@ def with_options(config: HubConfig, given: Given) -> HubConfig:
         config.listen,
         host=config.listen.host if given.host is None else given.host,
         port=config.listen.port if given.port is None else given.port,
+        tls=_tls(config.listen.tls, given),
     )
     config = replace(
         _with_broker(config, given),
@@ -93,6 +97,19 @@ def with_options(config: HubConfig, given: Given) -> HubConfig:
     if config.broker is not None and config.database is None:
         raise UsageError("With --amqp-url the hub needs --database", stage=Stage.HUB)
     return config
+
+
+def _tls(configured: TlsConfig | None, given: Given) -> TlsConfig | None:
+    certificate = given.tls_certificate or (configured.certificate if configured else None)
+    key = given.tls_key or (configured.key if configured else None)
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        missing = "--tls-key" if key is None else "--tls-certificate"
+        raise UsageError(f"HTTPS needs {missing} too", stage=Stage.HUB)
+    from endpoint.config.hub import TlsConfig
+
+    return TlsConfig(certificate, key)
 
 
 def _with_broker(config: HubConfig, given: Given) -> HubConfig:

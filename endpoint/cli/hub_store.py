@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,9 +42,13 @@ def with_store(
     """What `action(store)` answers; `create` says that a database may be made where there is none."""
     import asyncio
 
+    # Now, and not when they are needed: the account may not get at where they lie.
+    import aiosqlite  # noqa: F401
+    import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
+
     from endpoint.hub.store import Store
 
-    path = (database or directory / DATABASE).expanduser().resolve()
+    path = database_path(directory, database)
     if not create and not path.exists():
         raise ConfigError(
             f"There is no hub database {path}",
@@ -57,7 +63,51 @@ def with_store(
         finally:
             await store.close()
 
-    return asyncio.run(act())
+    with as_owner(path):
+        return asyncio.run(act())
+
+
+def database_path(directory: Path, database: Path | None) -> Path:
+    """Where the database is, or would be."""
+    return (database or directory / DATABASE).expanduser().absolute()
+
+
+@contextmanager
+def as_owner(path: Path) -> Iterator[None]:
+    """As root, be the account that `path` belongs to (or its folder, where it is not there): the hub's files stay its.
+
+    It also keeps root from following what that account may have put there.
+    """
+    with acting_as(_owner(path)):
+        yield
+
+
+@contextmanager
+def acting_as(owner: tuple[int, int]) -> Iterator[None]:
+    """As root, have the rights of another user and group for a while; nothing changes for anybody else."""
+    uid, gid = owner
+    if os.geteuid() != 0 or uid == 0:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups([])
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def _owner(path: Path) -> tuple[int, int]:
+    try:
+        status = path.lstat()  # whoever put a link there is meant, not whose file it leads to
+    except FileNotFoundError:
+        folder = next(parent for parent in path.parents if parent.exists())
+        status = folder.stat()
+    return status.st_uid, status.st_gid
 
 
 def end_broker_connections(directory: Path, database: Path | None, identity_id: str) -> None:
@@ -68,4 +118,5 @@ def end_broker_connections(directory: Path, database: Path | None, identity_id: 
     if database is None and broker.is_dir():
         from endpoint.hub.server import end_connections
 
-        asyncio.run(end_connections(broker, identity_id))
+        with as_owner(broker):
+            asyncio.run(end_connections(broker, identity_id))

@@ -16,11 +16,20 @@ PATHS = ("directory", "database", "log_file")
 
 
 @dataclass(frozen=True)
+class TlsConfig:
+    """The block `listen.tls`."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
 class ListenConfig:
     """The block `listen`."""
 
     host: str
     port: int
+    tls: TlsConfig | None
 
 
 @dataclass(frozen=True)
@@ -62,11 +71,17 @@ def load_hub_config(path: Path | None) -> HubConfig:
     folder = Path() if path is None else path.parent
     for name in PATHS:
         values[name] = None if values[name] is None else _located(folder, values[name])
-    values["listen"] = ListenConfig(values["listen"]["host"], int(values["listen"]["port"]))
+    values["listen"] = _listen(folder, values["listen"])
     if values["broker"] is not None:
         broker = values["broker"]
         values["broker"] = BrokerConfig(**broker | {"password_file": _located(folder, broker["password_file"])})
     return HubConfig(**values)
+
+
+def _listen(folder: Path, values: Mapping[str, Any]) -> ListenConfig:
+    tls = values["tls"]
+    files = None if tls is None else TlsConfig(_located(folder, tls["certificate"]), _located(folder, tls["key"]))
+    return ListenConfig(values["host"], int(values["port"]), files)
 
 
 def _located(folder: Path, name: str) -> Path:

@@ -166,8 +166,8 @@ def _refused(place: Place, why: str, certificate: bytes | None) -> Finding:
     seen += facts["valid_until"][:10] if facts else ""
     return failed(
         f"The certificate of {place} is not believed: {why}.{seen}",
-        "If the site's network looks into TLS, name a file with its authorities in GLOBUS_SDK_VERIFY_SSL (web "
-        "service) and SSL_CERT_FILE (broker); if it is over, whoever runs the service renews it",
+        "If the site's network looks into TLS, name a file with its authorities in SSL_CERT_FILE "
+        "(for the web service, GLOBUS_SDK_VERIFY_SSL wins); if it is over, whoever runs the service renews it",
         code="CERTIFICATE",
         status=ExitStatus.NETWORK,
         **facts,

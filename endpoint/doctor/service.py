@@ -22,6 +22,7 @@ from endpoint.doctor.situation import Situation
 from endpoint.errors import EndpointError, ExitStatus, Mender, NetworkFailure, redact
 from endpoint.manager.commands import MAX_SKEW_S
 from endpoint.manager.compute_service import ComputeService, service_url
+from endpoint.manager.login import authorities
 
 REQUESTS = 5
 REQUEST_TIMEOUT_S = 10.0
@@ -42,7 +43,7 @@ def check(situation: Situation) -> Iterator[Finding]:
     if set_here := _proxy_variables():
         through = f"requests go through {_shown(proxy)}" if proxy else "requests go straight"
         yield ok(f"Proxy variables are set; {through}", variables=set_here, proxy=_shown(proxy) if proxy else None)
-    verify = get_ssl_verify()
+    verify = authorities() or get_ssl_verify()
     with requests.Session() as session:
         yield from _answers(session, url, verify, situation)
     yield from _record(situation)
@@ -82,7 +83,7 @@ def _record(situation: Situation) -> Iterator[Finding]:
 
 
 def trusted(verify: bool | str) -> ssl.SSLContext:
-    """Whom clients of the service believe: by GLOBUS_SDK_VERIFY_SSL, else the authorities that come with `requests`."""
+    """Whom clients of the service believe: as `verify` says, True for the authorities that come with `requests`."""
     context = ssl.create_default_context()
     if verify is False:
         context.check_hostname = False
@@ -131,8 +132,8 @@ def _get(session: requests.Session, url: str, verify: bool | str, timeout_s: flo
     except requests.exceptions.SSLError as error:
         raise NetworkFailure(
             "The web service is not believed to be who it says",
-            hint="If the site's network looks into TLS, name a file with its authorities in GLOBUS_SDK_VERIFY_SSL and "
-            "SSL_CERT_FILE",
+            hint="If the site's network looks into TLS, name a file with its authorities in SSL_CERT_FILE, or "
+            "in GLOBUS_SDK_VERIFY_SSL",
             detail=redact(str(error)),
             code="CERTIFICATE",
         ) from error

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import globus_sdk
 
-    from endpoint.config.examine import Facts
     from endpoint.config.model import ManagerConfig
+    from endpoint.config.trial import Facts
     from endpoint.lease import LeaseState
 
 

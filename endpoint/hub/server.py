@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import json
 import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import uvicorn
@@ -22,7 +21,12 @@ from endpoint.errors import AlreadyRunning, ConfigError, NetworkFailure, Stage
 from endpoint.hub.app import create_app
 from endpoint.hub.broker_admin import BrokerAdmin
 from endpoint.hub.embedded import VHOST, EmbeddedBroker
+from endpoint.hub.lock import only_one
 from endpoint.hub.settings import HubSettings
+from endpoint.privileged.notify import Notifier
+
+if TYPE_CHECKING:
+    from endpoint.config.hub import TlsConfig
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,24 @@ class ExistingBroker:
     management_url: str
     user: str
     password: str
+
+
+def check_tls(tls: TlsConfig) -> None:
+    """Raise ConfigError where the pair can't be used, before anything starts."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password=_no_password)
+    except (OSError, ValueError) as e:  # an ssl.SSLError is an OSError
+        why = e.strerror if isinstance(e, OSError) and e.filename is None else str(e)
+        raise ConfigError(
+            f"The certificate {tls.certificate} with the key {tls.key} can't be used: {why}",
+            hint="Both are PEM files that the hub's account can read, the key without a password, and belong together",
+            stage=Stage.HUB,
+            code="BAD_CERTIFICATE",
+        ) from e
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")  # else OpenSSL would ask for it on the terminal
 
 
 def admin_of(broker: ExistingBroker | EmbeddedBroker) -> BrokerAdmin:
@@ -70,20 +92,24 @@ async def serve(
     *,
     host: str,
     port: int,
+    tls: TlsConfig | None = None,
     progress: Callable[[str], None],
     ready: Callable[[str], None],
 ) -> None:
     """Serve until SIGTERM or SIGINT, then stop everything and return.
 
-    broker: one that runs, or the directory of an embedded one. port: 0 takes a free one.
+    broker: one that runs, or the directory of an embedded one. port: 0 takes a free one. tls: for HTTPS.
     progress gets sentences, ready the service's URL. Raises an EndpointError when something can't start, or when the
     broker is lost for good.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    notifier = Notifier(os.environ)
+    if tls is not None:
+        check_tls(tls)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    with _only_one(settings.database), _listening(host, port) as listener:
+    with only_one(settings.database), _listening(host, port) as listener:
         async with _broker(broker, progress, stop) as (admin, broker_ended):
             if stop.is_set():
                 return
@@ -91,12 +117,24 @@ async def serve(
             async with app.router.lifespan_context(app):
                 # A broken link is mended by itself; this is about one that can't be, and about defects.
                 losses = [asyncio.create_task(app.state.hub.lost()), *broker_ended]
+                beating = asyncio.create_task(notifier.beat())
                 try:
-                    await _serve_http(app, listener, stop, losses, ready, progress)
+                    await _serve_http(app, listener, stop, losses, _telling(notifier, ready), progress, tls)
                 finally:
-                    for loss in losses:
-                        loss.cancel()
+                    notifier.tell("STOPPING=1")
+                    for task in (*losses, beating):
+                        task.cancel()
         progress("Stopped")
+
+
+def _telling(notifier: Notifier, ready: Callable[[str], None]) -> Callable[[str], None]:
+    """As `ready`; the service manager hears of it too."""
+
+    def tell(url: str) -> None:
+        ready(url)
+        notifier.tell(f"READY=1\nSTATUS=Serves at {url}")
+
+    return tell
 
 
 async def _serve_http(
@@ -106,14 +144,24 @@ async def _serve_http(
     losses: list[asyncio.Task[None]],
     ready: Callable[[str], None],
     progress: Callable[[str], None],
+    tls: TlsConfig | None,
 ) -> None:
     server = _Server(
-        uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=GRACE)
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=GRACE,
+            ssl_certfile=None if tls is None else tls.certificate,
+            ssl_keyfile=None if tls is None else tls.key,
+        )
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     asked = asyncio.create_task(stop.wait())
     host, port = listener.getsockname()[:2]
-    ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    scheme = "http" if tls is None else "https"
+    ready(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
     await asyncio.wait({serving, asked, *losses}, return_when=asyncio.FIRST_COMPLETED)
     progress("Stopping")
     asked.cancel()
@@ -169,38 +217,6 @@ async def _unless(stop: asyncio.Event, starting: Any) -> None:
         return
     start.cancel()
     await asyncio.wait({start})
-
-
-@contextmanager
-def _only_one(database: Path) -> Iterator[None]:
-    """Hold the lock beside the database; the kernel lets it go when we end in whatever way."""
-    file = database.with_suffix(".lock")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as e:
-        raise ConfigError(f"{file} can't be written: {e.strerror}", stage=Stage.HUB) from e
-    with os.fdopen(descriptor, "r+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise AlreadyRunning(
-                f"Another hub uses {database.parent}: {_who(stream.read())}",
-                hint="Stop that one first, or use another directory",
-                stage=Stage.HUB,
-            ) from e
-        stream.truncate(0)
-        json.dump({"pid": os.getpid(), "host": socket.gethostname()}, stream)
-        stream.flush()
-        yield
-
-
-def _who(text: str) -> str:
-    try:
-        document = json.loads(text)
-        return f"process {document['pid']} on {document['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "its process is not known"
 
 
 @contextmanager

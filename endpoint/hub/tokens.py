@@ -1,7 +1,7 @@
 """Secrets and access tokens: random, shown once, kept as hashes.
 
-Both are 256 random bits. There is no list of likely values that somebody with the hashes could try, so a slow hash
-would add nothing but work for each request; SHA-256 is used for both.
+Both are 256 random bits, or what somebody's generator has made (clients.py). There is no list of likely values that
+somebody with the hashes could try, so a slow hash would add nothing but work for each request; both use SHA-256.
 """
 
 from __future__ import annotations

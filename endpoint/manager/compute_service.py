@@ -27,7 +27,7 @@ from endpoint.errors import (
     Stage,
     UnexpectedAnswer,
 )
-from endpoint.manager.login import COMPUTE_URL_VARIABLE, ENVIRONMENT_VARIABLE, auth_errors, globus_app
+from endpoint.manager.login import COMPUTE_URL_VARIABLE, ENVIRONMENT_VARIABLE, auth_errors, authorities, globus_app
 
 LOCAL_URL = "http://localhost:5000"
 TIMEOUT_S = 20.0  # of one try; a manager that is told to stop may have to wait for a call
@@ -128,7 +128,7 @@ def _address(environment: str | None, *, local: bool) -> dict[str, Any]:
 
 def _bounds() -> dict[str, Any]:
     return {
-        "transport": RequestsTransport(http_timeout=TIMEOUT_S),
+        "transport": RequestsTransport(verify_ssl=authorities(), http_timeout=TIMEOUT_S),
         "retry_config": RetryConfig(max_retries=RETRIES),
     }
 

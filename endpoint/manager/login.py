@@ -2,8 +2,8 @@
 
 Token files, their namespaces and the native client are those of the official SDK, so that one login serves both.
 A client identity comes from `GLOBUS_COMPUTE_CLIENT_ID` and `GLOBUS_COMPUTE_CLIENT_SECRET`, or from the file that
-`GLOBUS_COMPUTE_CREDENTIAL_FILE` names (a service manager's credential, say), whose mode must keep others out, or from
-the files `client_id` and `client_secret` in the endpoint's directory.
+`GLOBUS_COMPUTE_CREDENTIAL_FILE` names, whose mode must keep others out, or from the files `client_id` and
+`client_secret` among the credentials of a unit of systemd (`$CREDENTIALS_DIRECTORY`), or in the endpoint's directory.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import globus_sdk
+from globus_sdk.config.env_vars import SSL_VERIFY_VAR
 from globus_sdk.login_flows import CommandLineLoginFlowEOFError, CommandLineLoginFlowManager
 from globus_sdk.scopes import AuthScopes
-from globus_sdk.token_storage import SQLiteTokenStorage, TokenValidationError
+from globus_sdk.token_storage import MemoryTokenStorage, SQLiteTokenStorage, TokenValidationError
 from globus_sdk.transport import RequestsTransport, RetryConfig
 
 from endpoint.errors import ConfigError, EndpointError, LoginError, NetworkFailure, Stage, UnexpectedAnswer
-from endpoint.privileged.client_files import FILE_VARIABLE, read_client
+from endpoint.privileged.client_files import DIRECTORY_VARIABLE, FILE_VARIABLE, read_client
 
 ID_VARIABLE = "GLOBUS_COMPUTE_CLIENT_ID"
 SECRET_VARIABLE = "GLOBUS_COMPUTE_CLIENT_SECRET"  # noqa: S105 - the name of a variable
 ENVIRONMENT_VARIABLE = "GLOBUS_SDK_ENVIRONMENT"
 AUTH_URL_VARIABLE = "GLOBUS_SDK_SERVICE_URL_AUTH"
 COMPUTE_URL_VARIABLE = "GLOBUS_SDK_SERVICE_URL_COMPUTE"
+AUTHORITIES_VARIABLE = "SSL_CERT_FILE"  # as OpenSSL has it, for the broker too
 ENVIRONMENTS = ("production", "preview", "sandbox", "integration", "test", "staging")  # those that globus_sdk knows
 TOKEN_FILE = "storage.db"  # noqa: S105 - the name of a file
 # The public client of the official SDK for people's logins; it has no secret.
@@ -63,7 +65,7 @@ def client_credentials(environ: Mapping[str, str], endpoint_dir: Path | None = N
     given = {name: environ.get(name, "").strip() for name in (ID_VARIABLE, SECRET_VARIABLE)}
     missing = [name for name, value in given.items() if not value]
     if not missing:
-        return _checked(given[ID_VARIABLE], given[SECRET_VARIABLE], "the environment")
+        return checked_credentials(given[ID_VARIABLE], given[SECRET_VARIABLE], "the environment")
     if len(missing) == 1:
         raise LoginError(
             f"{missing[0]} is not set, although its companion is; a client identity needs both",
@@ -72,6 +74,10 @@ def client_credentials(environ: Mapping[str, str], endpoint_dir: Path | None = N
         )
     if path := environ.get(FILE_VARIABLE):
         return read_credential_file(Path(path))
+    if unit := environ.get(DIRECTORY_VARIABLE):
+        client = read_client(Path(unit), (0, os.geteuid()))
+        if client:
+            return checked_credentials(*client, unit)
     return _own_files(endpoint_dir) if endpoint_dir else None
 
 
@@ -82,7 +88,7 @@ def _own_files(endpoint_dir: Path) -> ClientCredentials | None:
     except OSError:  # there is no endpoint here
         return None
     client = read_client(endpoint_dir, (owner,))
-    return _checked(*client, str(endpoint_dir)) if client else None
+    return checked_credentials(*client, str(endpoint_dir)) if client else None
 
 
 def read_credential_file(path: Path) -> ClientCredentials:
@@ -109,7 +115,7 @@ def read_credential_file(path: Path) -> ClientCredentials:
     secret = values.get(SECRET_VARIABLE.lower()) or values.get("client_secret")
     if not client_id or not secret:
         raise _bad_file(path, f"has no {SECRET_VARIABLE if client_id else ID_VARIABLE}")
-    return _checked(client_id, secret, str(path))
+    return checked_credentials(client_id, secret, str(path))
 
 
 def _parse_credentials(path: Path, content: bytes) -> dict[str, str]:
@@ -143,7 +149,8 @@ def _bad_file(path: Path, problem: str) -> LoginError:
     )
 
 
-def _checked(client_id: str, secret: str, source: str) -> ClientCredentials:
+def checked_credentials(client_id: str, secret: str, source: str) -> ClientCredentials:
+    """A client identity that `source` gives; LoginError where its id is no UUID."""
     try:
         return ClientCredentials(str(uuid.UUID(client_id)), secret)
     except ValueError as error:
@@ -183,26 +190,44 @@ def service_environment(configured: str | None, environ: Mapping[str, str]) -> s
     return name
 
 
-def globus_app(environment: str | None, compute_dir: Path, endpoint_dir: Path | None = None) -> globus_sdk.GlobusApp:
+def authorities() -> str | None:
+    """The file with the authorities that web services are believed by, where `SSL_CERT_FILE` names one.
+
+    None: by `GLOBUS_SDK_VERIFY_SSL`, or those that come with the library.
+    """
+    path = os.environ.get(AUTHORITIES_VARIABLE, "")
+    return path if path and not os.environ.get(SSL_VERIFY_VAR) and Path(path).is_file() else None
+
+
+def globus_app(
+    environment: str | None,
+    compute_dir: Path,
+    endpoint_dir: Path | None = None,
+    *,
+    credentials: ClientCredentials | None = None,
+) -> globus_sdk.GlobusApp:
     """The login with which REST clients of `globus_sdk` are made; with `endpoint_dir`, perhaps that endpoint's own.
 
+    With `credentials` it is that client's, whose tokens are kept in this process alone.
     It asks for the Compute service and the caller's identity; a client that needs more scopes adds them.
     Without a terminal, a person's login that is missing or over is a LoginError, never a prompt. ConfigError for an
     environment that is not known.
     """
     environment = service_environment(environment, os.environ)
-    credentials = client_credentials(os.environ, endpoint_dir)
+    given, credentials = credentials, credentials or client_credentials(os.environ, endpoint_dir)
     scopes = {
         globus_sdk.ComputeClientV3.scopes.resource_server: [globus_sdk.ComputeClientV3.scopes.all],
         AuthScopes.resource_server: [AuthScopes.openid],
     }
     config: dict[str, Any] = {
         "request_refresh_tokens": True,
-        "token_storage": _token_storage(compute_dir, storage_namespace(environment, credentials)),
+        "token_storage": MemoryTokenStorage()
+        if given
+        else _token_storage(compute_dir, storage_namespace(environment, credentials)),
     }
     client: dict[str, Any] = {
         "app_name": "Compute endpoint",
-        "transport": RequestsTransport(http_timeout=TIMEOUT_S),
+        "transport": RequestsTransport(verify_ssl=authorities(), http_timeout=TIMEOUT_S),
         "retry_config": RetryConfig(max_retries=RETRIES),
     }
     if environment:
@@ -235,6 +260,9 @@ class AuthClient(globus_sdk.AuthClient):
     """Asks who somebody is with what every login has: the library's own needs scopes that ours doesn't ask for."""
 
     default_scope_requirements = [AuthScopes.openid]
+
+    def __init__(self, *, app: globus_sdk.GlobusApp) -> None:
+        super().__init__(app=app, transport=RequestsTransport(verify_ssl=authorities(), http_timeout=TIMEOUT_S))
 
 
 def _token_storage(compute_dir: Path, namespace: str) -> SQLiteTokenStorage:

@@ -40,6 +40,12 @@ class Authority:
 
     def server(self, *, days: float, name: str = "localhost") -> ssl.SSLContext:
         """What a server called `name` shows, with a certificate that is good for so many days from now."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server_file(days=days, name=name))
+        return context
+
+    def server_file(self, *, days: float = 50, name: str = "localhost") -> Path:
+        """The key and the certificate of such a server, which is 127.0.0.1 as well, in one file."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
@@ -50,9 +56,7 @@ class Authority:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+        return path
 
 
 def _builder(

@@ -18,7 +18,9 @@ READY = "Ready: "
 class HubProcess:
     """`compute-hub serve ARGS` as a subprocess; `url` is known when the constructor returns."""
 
-    def __init__(self, arguments: list[str], *, log: Path, timeout: float = 60) -> None:
+    def __init__(
+        self, arguments: list[str], *, log: Path, timeout: float = 60, env: Mapping[str, str] | None = None
+    ) -> None:
         self.log = log
         self.process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "endpoint.cli.hub", "serve", *arguments],
@@ -26,6 +28,7 @@ class HubProcess:
             stdout=subprocess.PIPE,
             stderr=log.open("ab"),
             start_new_session=True,
+            env={**os.environ, **(env or {})},
         )
         try:
             self.url = self._read_url(time.monotonic() + timeout)

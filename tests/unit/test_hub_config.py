@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from endpoint.cli.hub_config import FromSchema, Given, with_options
-from endpoint.config.hub import BrokerConfig, HubConfig, ListenConfig, load_hub_config
+from endpoint.config.hub import BrokerConfig, HubConfig, ListenConfig, TlsConfig, load_hub_config
 from endpoint.config.schemas import load_schema
 from endpoint.errors import ConfigError, UsageError
 from endpoint.hub.settings import HubSettings, settings_from
@@ -27,6 +27,8 @@ NOTHING = Given(
     database=None,
     host=None,
     port=None,
+    tls_certificate=None,
+    tls_key=None,
     log_file=None,
     json_logs=False,
     debug=False,
@@ -51,6 +53,7 @@ def config_of(folder: Path, text: str) -> HubConfig:
     [
         (HubConfig, OPTIONS),
         (ListenConfig, OPTIONS["listen"]["properties"]),
+        (TlsConfig, OPTIONS["listen"]["properties"]["tls"]["properties"]),
         (BrokerConfig, OPTIONS["broker"]["properties"]),
     ],
 )
@@ -129,7 +132,7 @@ def test_options_win_over_the_file_and_leave_the_rest_of_it(tmp_path: Path) -> N
 
     chosen = with_options(config, replace(NOTHING, port=0, database=tmp_path / "other.db"))
 
-    assert chosen == replace(config, listen=ListenConfig("0.0.0.0", 0), database=tmp_path / "other.db")
+    assert chosen == replace(config, listen=ListenConfig("0.0.0.0", 0, None), database=tmp_path / "other.db")
     assert with_options(config, NOTHING) == config
     plain = load_hub_config(None)
     assert with_options(plain, replace(NOTHING, json_logs=True, debug=True)) == replace(
@@ -153,6 +156,14 @@ def test_an_option_for_one_kind_of_broker_takes_the_place_of_the_other_kind_in_t
     assert (other.directory, other.broker) == (None, BrokerConfig("amqp://other", "http://other", "u", Path("p")))
 
 
+def test_the_files_for_https_are_beside_the_file_and_options_win_over_each_of_them(tmp_path: Path) -> None:
+    config = config_of(tmp_path, "listen: {tls: {certificate: hub.pem, key: hub.key}}\n")
+
+    assert config.listen.tls == TlsConfig(tmp_path / "hub.pem", tmp_path / "hub.key")
+    chosen = with_options(config, replace(NOTHING, tls_key=Path("other.key")))
+    assert chosen.listen.tls == TlsConfig(tmp_path / "hub.pem", Path("other.key"))
+
+
 def test_one_option_of_a_broker_changes_that_of_the_file(tmp_path: Path) -> None:
     config = config_of(tmp_path, BROKER)
 
@@ -165,6 +176,7 @@ def test_one_option_of_a_broker_changes_that_of_the_file(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "given", "says"),
     [
+        ("", {"tls_key": Path("k")}, "HTTPS needs --tls-certificate too"),
         ("", {"amqp_url": "amqp://h"}, "needs --management-url and --broker-user and --broker-password-file too"),
         (BROKER, {"amqp_url": "amqp://h", "embedded": Path("/srv")}, "exclude each other"),
         (
@@ -185,10 +197,8 @@ def test_the_help_of_an_option_shows_the_default_of_the_schema() -> None:
     with serve.make_context("serve", [], resilient_parsing=True) as context:
         shown = [option.get_help_record(context) for option in serve.params if isinstance(option, FromSchema)]
 
-    defaults = [option["default"] for option in OPTIONS["listen"]["properties"].values()]
-    assert [
-        f"[default: {default}]" in record[1] for default, record in zip(defaults, shown, strict=True) if record
-    ] == [
-        True,
-        True,
-    ]
+    helps = [record[1] for record in shown if record]
+    listen = OPTIONS["listen"]["properties"]
+    described = [listen["host"], listen["port"], *listen["tls"]["properties"].values()]
+    assert [option["description"] in text for option, text in zip(described, helps, strict=True)] == [True] * 4
+    assert ["[default: 127.0.0.1]" in helps[0], "[default: 5000]" in helps[1]] == [True, True]

@@ -131,6 +131,13 @@ def hold(endpoint_id, first, count, gate, ledger):
         return {"results": [future.result(WAIT_S) for future in futures]}
 
 
+def misplaced(endpoint_id):
+    """A task that the engine has no place for: its id, and what was wrong."""
+    with Executor(endpoint_id=endpoint_id, resource_specification={"num_nodes": 7, "ranks_per_node": 3}) as executor:
+        future = executor.submit(word)
+        return {"error": str(future.exception(WAIT_S)), "task": str(future.task_id)}
+
+
 def refused(endpoint_id):
     """A submission that is answered with an error."""
     client = Client()
