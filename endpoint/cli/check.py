@@ -13,7 +13,8 @@ from endpoint.cli.common import Settings, common_options, echo_json, existing_en
 from endpoint.errors import ConfigError, ExitStatus, UsageError
 
 if TYPE_CHECKING:
-    from endpoint.config.examine import Examiner, Facts, Report
+    from endpoint.config.examine import Examiner, Report
+    from endpoint.config.trial import Facts
 
 STANDARD_INPUT = "-"
 AN_SDK = ("4.19.0", "4.0.0")  # versions for templates that ask for them; which ones makes no difference
@@ -46,14 +47,15 @@ def check_config(settings: Settings, /, given: tuple[str, ...], kind: str | None
         echo_json({"valid": valid, "files": [report.to_dict() for report in reports]})
     else:
         for report in reports:
-            _show(report, color=settings.color)
+            show(report, color=settings.color)
     return ExitStatus.OK if valid else ExitStatus.BAD_CONFIG
 
 
 def _reports(settings: Settings, given: tuple[str, ...], kind: str | None, *, follow: bool) -> list[Report]:
+    from endpoint.cli.site_rules import Rules
     from endpoint.config.examine import Examiner
 
-    examiner = Examiner(facts, follow=follow)
+    examiner = Examiner(facts, follow=follow, judge=Rules())
     for one in given:
         _examine(settings, examiner, one, kind)
     return list(examiner.reports.values())
@@ -88,13 +90,14 @@ def facts() -> Facts:
     import os
 
     from endpoint.cli.render import runtime
-    from endpoint.config.examine import Facts
+    from endpoint.config.trial import Facts
     from endpoint.manager.local_user import this_user
 
     return Facts(runtime(*AN_SDK), this_user(os.environ).for_template())
 
 
-def _show(report: Report, *, color: bool) -> None:
+def show(report: Report, *, color: bool, valid: bool = True) -> None:
+    """Print a report for a person; `valid`: also that a file has no problems."""
     from endpoint.config.examine import KINDS
     from endpoint.config.report import underlined
 
@@ -104,5 +107,5 @@ def _show(report: Report, *, color: bool) -> None:
         click.echo(underlined(problem, report.text, color=color) if own_text else str(problem), err=True)
     for note in report.notes:
         click.echo(f"{report.file}: {note}", err=True)
-    if report.valid:
+    if report.valid and valid:
         click.echo(f"{report.file}: valid ({KINDS[report.kind]})")

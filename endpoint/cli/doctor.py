@@ -74,8 +74,7 @@ def doctor(settings: Settings, /, name_or_uuid: str, policy: Path | None, **opti
     """
     folder = existing_endpoint_dir(settings, name_or_uuid)
     situation = _situation(settings, folder, _wishes(options, policy))
-    for library in LIBRARIES:
-        logging.getLogger(library).addHandler(logging.NullHandler())
+    quiet_libraries()
     begin = time.monotonic()
     with _signals(), situation.leftovers:
         outcomes, interrupted = _outcomes(settings, situation)
@@ -90,21 +89,27 @@ def doctor(settings: Settings, /, name_or_uuid: str, policy: Path | None, **opti
     return status
 
 
+def quiet_libraries() -> None:
+    """What libraries log is not for the terminal."""
+    for library in LIBRARIES:
+        logging.getLogger(library).addHandler(logging.NullHandler())
+
+
 def _wishes(options: Mapping[str, Any], policy: Path | None) -> Wishes:
     from endpoint.doctor.situation import Wishes
 
     given = options["user_options"]
     return Wishes(
-        user_options=None if given is None else _user_options(given),
+        user_options=None if given is None else user_options(given),
         job=not options["no_job"],
         policy=policy.absolute() if policy else None,
         timeout_s=float(options["timeout"]),
     )
 
 
-def _user_options(given: str) -> dict[str, Any]:
+def user_options(given: str, option: str = "--user-options") -> dict[str, Any]:
     """The JSON object that stands on the command line, or in the file that it names."""
-    text, source = given, "--user-options"
+    text, source = given, option
     if not given.lstrip().startswith("{"):
         source = given
         try:
@@ -198,11 +203,12 @@ class _Progress:
 def _as_text(outcome: Outcome, *, color: bool) -> str:
     lines = [outcome.stage.title]
     for finding in outcome.findings:
-        lines += _finding_lines(finding, color=color)
+        lines += finding_lines(finding, color=color)
     return "\n".join(lines)
 
 
-def _finding_lines(finding: Finding, *, color: bool) -> list[str]:
+def finding_lines(finding: Finding, *, color: bool) -> list[str]:
+    """What was seen, for a terminal."""
     words = plain(finding.words)
     lines = [f"  {_mark(finding.verdict, color=color)}  {words}"]
     gap = " " * (WIDTH + 4)

@@ -278,4 +278,5 @@ def _set_up_logs(
         color=settings.color,
         json_lines=config is not None and config.log_format == "json",
         process={"endpoint": endpoint_id} if endpoint_id else None,
+        name=endpoint_dir.name,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,14 @@ from endpoint.config import paths
 from endpoint.config.check import errors, problems
 from endpoint.config.faults import Fault
 from endpoint.config.model import ManagerConfig, manager_config, read_text
-from endpoint.config.option_examples import example_options
 from endpoint.config.parse import Document, parse_json, parse_yaml
-from endpoint.config.report import InvalidConfig, InvalidOptions, Problem, located
+from endpoint.config.report import InvalidConfig, Problem, located
 from endpoint.config.schemas import blocks
-from endpoint.errors import ConfigError, EndpointError
+from endpoint.errors import ConfigError
 
 if TYPE_CHECKING:
-    from endpoint.config.rendering import Template
+    from endpoint.config.site_mapping import Judge
+    from endpoint.config.trial import Facts
 
 # kind: what messages call it
 KINDS = {
@@ -52,15 +52,6 @@ _BY_OPTION = {"engine": "user", "endpoints": "site", "listen": "hub", "broker": 
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a template knows beyond the user's options, for trying it: see `rendering.render_user_config`."""
-
-    user_runtime: Mapping[str, Any]
-    mapped_identity: Mapping[str, Any]
-    environ: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True)
 class Report:
     """What was found in one file; `notes` are sentences about what could not be checked, or how it was read."""
 
@@ -87,10 +78,14 @@ class Examiner:
 
     facts: asked once a template is to be rendered; None leaves rendering out.
     follow: whether files that a file names, or that belong to it, are examined too.
+    judge: tells what an identity mapping in a site document does; None leaves that out.
+    applied: whether a site document is to be applied now, and so what it installs has to be there.
     """
 
     facts: Callable[[], Facts] | None
     follow: bool = True
+    judge: Judge | None = None
+    applied: bool = False
     reports: dict[str, Report] = field(default_factory=dict)
 
     def folder(self, folder: Path) -> None:
@@ -126,7 +121,7 @@ class Examiner:
             from endpoint.config.user_options import metaschema_faults
 
             found = [*document.faults, *metaschema_faults(document.data)] if document.data is not None else []
-            self._found(path, located(found or document.faults, str(path), document.position))
+            self.found(path, located(found or document.faults, str(path), document.position))
             return
         if document.data is None:  # an empty file says what an empty mapping says
             document = replace(document, data=[] if kind == "identity-mapping" else {})
@@ -135,10 +130,15 @@ class Examiner:
             from endpoint.config.mapping_faults import mapping_faults
 
             found_here += located(mapping_faults(document.data), str(path), document.position)
-        self._found(path, found_here)
+        self.found(path, found_here)
         if kind == "endpoint":
             self._endpoint(document, path)
-        self._references(document, kind, path)
+        if kind == "site":
+            from endpoint.config.site_check import check_site
+
+            check_site(self, document, path)
+        else:
+            self._references(document, kind, path)
 
     def _endpoint(self, document: Document, path: Path) -> None:
         """The files around a `config.yaml`; and that it is none of the older kind."""
@@ -171,102 +171,48 @@ class Examiner:
                 self.file(path, kind)
 
     def _template(self, text: str, path: Path, schema_path: Path, config: ManagerConfig | None) -> None:
-        from endpoint.config.rendering import Template  # Jinja, which a configuration alone doesn't need
+        from endpoint.config.trial import tried  # Jinja, which a configuration alone doesn't need
 
-        template = Template(text, path.absolute())
-        try:
-            variables = template.variables()
-        except InvalidConfig as error:
-            self._found(path, [replace(problem, source=str(path)) for problem in error.problems])
-            return
-        except EndpointError as error:
-            self._found(path, [Problem(str(path), 1, 1, "", error.failure.reason)])
-            return
-        if template.is_data:
-            # By the schema of templates, which knows all that stands there already: also without any options.
-            self._found(path, errors(problems(parse_yaml(text, str(path)), "user-template")))
-        notes: list[str] = []
-        if path.suffix != ".j2" and not template.is_data:
-            notes.append("read as text that becomes YAML, as it is no YAML yet; a name that ends in .j2 would say so")
-        schema = _schema(schema_path)
-        if schema is None and variables is not None:
-            names = ", ".join(sorted(variables - {"_GC"})) or "none"
+        schema = options_schema(schema_path)
+        trial = tried(text, path, schema, config, self.facts)
+        notes = list(trial.notes)
+        if schema is None and trial.variables is not None:
+            names = ", ".join(sorted(trial.variables - {"_GC"})) or "none"
             notes.append(f"there is no {schema_path.name} beside it; the options that it knows are: {names}")
-        if self.facts is not None:
-            found, more = self._tries(template, path, schema, config)
-            self._found(path, found)
-            notes += more
-        if schema is not None and variables is not None and self.follow and schema_path.is_file():
+        self.found(path, trial.problems, notes)
+        if schema is not None and trial.variables is not None and self.follow and schema_path.is_file():
             self.file(schema_path, "user-options-schema")
-            self._unused(schema_path, schema, variables)
-        self.reports[str(path)] = replace(self.reports[str(path)], notes=tuple(notes))
+            self.unused(schema_path, schema, trial.variables)
 
-    def _tries(
-        self, template: Template, path: Path, schema: dict[str, Any] | None, config: ManagerConfig | None
-    ) -> tuple[list[Problem], list[str]]:
-        """What is wrong with the template's output for each set of example options."""
-        from endpoint.config.rendering import render_user_config
-        from endpoint.config.user_options import schema_faults
-
-        assert self.facts is not None
-        facts = self.facts()
-        parent = config or manager_config(parse_yaml("", paths.CONFIG), path.parent)
-        found: dict[Problem, None] = {}
-        notes: list[str] = []
-        for options in example_options(schema) if schema is not None else [{}]:
-            if schema and (
-                unfit := sorted({str(fault.path[0]) for fault in schema_faults(options, schema) if fault.path})
-            ):
-                notes.append(f"not tried with {', '.join(unfit)}: the schema has no example that fits, or a bad one")
-                options = {name: value for name, value in options.items() if name not in unfit}
-            try:
-                render_user_config(
-                    template=template.text,
-                    template_path=template.path,
-                    user_options_schema=schema,
-                    user_options=options,
-                    user_runtime=dict(facts.user_runtime),
-                    parent_config=asdict(parent),
-                    mapped_identity=facts.mapped_identity,
-                    environ=facts.environ,
-                )
-            except (InvalidConfig, InvalidOptions) as error:
-                for problem in error.problems:
-                    found[replace(problem, source=str(path)) if problem.source == path.name else problem] = None
-            except EndpointError as error:
-                if schema is None:
-                    notes.append(f"checked only as far as goes without options: {error.failure.reason}")
-                else:
-                    tried = f"with the example options {options!r}: " if options else "without options: "
-                    found[Problem(str(path), 1, 1, "", tried + error.failure.reason)] = None
-        return list(found), list(dict.fromkeys(notes))
-
-    def _unused(self, path: Path, schema: dict[str, Any], variables: frozenset[str]) -> None:
+    def unused(self, path: Path, schema: dict[str, Any], variables: frozenset[str]) -> None:
+        """Tell of options in the schema at `path` that its template does not use."""
         document = parse_json(read_text(path), str(path))
         unused = [
             Fault(("properties", name), "the template does not use this option", warning=True)
             for name in schema.get("properties", {})
             if name not in variables
         ]
-        self._found(path, located(unused, str(path), document.position))
+        self.found(path, located(unused, str(path), document.position))
 
     def _references(self, document: Document, kind: str, path: Path) -> None:
         if not self.follow:
             return
         missing = []
-        for place, value, named_kind in _named_files(document.data, kind):
+        for place, value, named_kind in named_files(document.data, kind):
             named = path.parent / value
             if not named.exists():
                 if kind != "endpoint":  # whose own check has told it
                     missing.append(Fault(place, f"the file {value} is not there"))
             elif named_kind in KINDS and kind != "endpoint":
                 self.file(named, named_kind)
-        self._found(path, located(missing, str(path), document.position))
+        self.found(path, located(missing, str(path), document.position))
 
-    def _found(self, path: Path, found: list[Problem]) -> None:
+    def found(self, path: Path, found: Iterable[Problem], notes: Iterable[str] = ()) -> None:
+        """Add to the report on `path`, which is there."""
         report = self.reports[str(path)]
         ordered = sorted({*report.problems, *found}, key=lambda problem: (problem.line, problem.column, problem.path))
-        self.reports[str(path)] = replace(report, problems=tuple(ordered))
+        said = tuple(dict.fromkeys((*report.notes, *notes)))
+        self.reports[str(path)] = replace(report, problems=tuple(ordered), notes=said)
 
 
 def kind_of(path: Path, text: str) -> str:
@@ -293,7 +239,8 @@ def kind_of(path: Path, text: str) -> str:
     return "endpoint"
 
 
-def _schema(path: Path) -> dict[str, Any] | None:
+def options_schema(path: Path) -> dict[str, Any] | None:
+    """The schema of user options in a file; None where it is not there, or is none."""
     from endpoint.config.user_options import metaschema_faults
 
     if not path.is_file():
@@ -305,7 +252,7 @@ def _schema(path: Path) -> dict[str, Any] | None:
     return data if isinstance(data, dict) and not metaschema_faults(data) else None
 
 
-def _named_files(data: Any, kind: str) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+def named_files(data: Any, kind: str) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
     """Each option of a document that names a file, as (path, file, kind of the file); by `x-file` in the schema."""
     for path, block, options in blocks(data, kind):
         for key, schemas in options.items():

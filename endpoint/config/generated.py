@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from endpoint.config.argument_specs import argument_specs
 from endpoint.config.bundle import EDITOR_FOLDER, FILES, PARTS, bundled, for_editors, json_text, names
 from endpoint.config.reference import reference, row
 from endpoint.config.schemas import SUFFIX, load_schema
@@ -11,6 +12,7 @@ from endpoint.config.template_schema import NAME as TEMPLATE
 from endpoint.config.template_schema import template_schema
 
 PAGES = "docs/reference"
+ROLES = "ansible/roles"
 EDITOR_SCHEMAS = f"schemas/{EDITOR_FOLDER}"
 
 
@@ -24,6 +26,7 @@ def generated() -> dict[str, str]:
         files[f"{EDITOR_SCHEMAS}/{name}{SUFFIX}"] = json_text(document)
         files[f"{PAGES}/{name}.md"] = reference(name)
     files[f"{PAGES}/README.md"] = _index(pages, template["title"])
+    files |= {f"{ROLES}/{role}/meta/argument_specs.yml": text for role, text in argument_specs().items()}
     return files
 
 
@@ -38,6 +41,7 @@ def write_generated(checkout: Path) -> None:
         for stale in set(folder.iterdir()) - files.keys():
             stale.unlink()
     for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
 

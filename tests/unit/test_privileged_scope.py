@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from endpoint.privileged.scope import call, described, service_of, unit
+from endpoint.privileged.scope import call, described, service_of, slice_of, unit
 
 HYBRID = """\
 9:name=systemd:/system.slice/system-globus.slice/globus-compute-endpoint@lab.service
@@ -34,12 +34,17 @@ def test_a_process_outside_of_services_has_none() -> None:
         assert service_of(cgroup) is None
 
 
-def test_a_scope_is_in_the_users_slice_and_ends_after_the_service() -> None:
-    properties = described("uep.1", 1001, "gce.service")
+def test_a_scope_is_in_its_slice_and_ends_after_the_service() -> None:
+    properties = described("uep.1", "user-1001.slice", "gce.service")
 
     assert ["Slice", "s", "user-1001.slice"] in properties
     assert ["Before", "as", "1", "gce.service"] in properties
-    assert not [one for one in described("uep.1", 1001, None) if one[0] == "Before"]
+    assert not [one for one in described("uep.1", "user-1001.slice", None) if one[0] == "Before"]
+
+
+def test_a_user_s_slice_is_in_the_endpoint_s_whatever_that_is_called() -> None:
+    assert slice_of("my-lab") == "gce-my_lab.slice"
+    assert slice_of("my-lab", 1001) == "gce-my_lab-1001.slice"
 
 
 def test_the_command_tells_how_many_properties_follow() -> None:

@@ -21,6 +21,7 @@ EXAMPLES = Path(str(schema_folder())) / "examples" / "valid"
 NAME = re.compile(load_schema("site")["properties"]["endpoints"]["propertyNames"]["pattern"])
 HOSTS = {"login1": {}}
 INSTALL = {"method": "existing", "environment": "/opt/compute"}
+CLIENT = "11111111-1111-4111-8111-111111111111"
 
 
 def site(**endpoint: Any) -> dict[str, Any]:
@@ -65,15 +66,16 @@ def test_a_name_that_reads_as_an_id_is_refused() -> None:
     ],
 )
 def test_a_secret_is_a_reference_or_refused(inline: Any) -> None:
-    found = told(site(kind="templated", run_as="alice", secrets={"client": inline}))
+    found = told(site(kind="templated", run_as="alice", secrets={"client": {"id": CLIENT, "secret": inline}}))
 
     assert len(found) == 1
-    assert found[0].startswith("endpoints.lab.secrets.client")
+    assert found[0].startswith("endpoints.lab.secrets.client.secret")
+    assert "swordfish" not in found[0]
 
 
-@pytest.mark.parametrize("where", [{"vault": "lab_client"}, {"file": "/etc/client.json"}, {"credential": "lab-client"}])
+@pytest.mark.parametrize("where", [{"vault": "lab_client"}, {"file": "/etc/client"}, {"credential": "lab-client"}])
 def test_each_kind_of_reference_is_taken(where: dict[str, str]) -> None:
-    assert told(site(kind="templated", run_as="alice", secrets={"client": where})) == []
+    assert told(site(kind="templated", run_as="alice", secrets={"client": {"id": CLIENT, "secret": where}})) == []
 
 
 def test_defaults_reach_every_endpoint_and_fit_its_kind() -> None:
@@ -81,11 +83,13 @@ def test_defaults_reach_every_endpoint_and_fit_its_kind() -> None:
     filled = with_defaults(site(kind="multi-user", identity_mapping=mapping), "site")["endpoints"]["lab"]
     plain = with_defaults(site(kind="templated", run_as="alice"), "site")["endpoints"]["lab"]
 
-    assert filled["policy"]["min_uid"] > 0
+    assert filled["policy"]["max_user_endpoints"] > 0
+    assert filled["directory"] == "/var/lib/globus-compute-endpoint"
+    assert plain["directory"] is None
     assert filled["run_as"] != "root"
     assert filled["config"]["heartbeat_period"] > 0
     assert filled["unit"]["environment"] == {}
-    assert filled["identity_mapping"] == {"expect": {}, **mapping}
+    assert filled["identity_mapping"] == {"expect": {}, "shared_accounts": [], **mapping}
     assert set(filled) - set(plain) == {"identity_mapping", "pam", "policy", "limits_per_user"}
 
 
