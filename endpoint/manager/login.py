@@ -75,7 +75,7 @@ def client_credentials(environ: Mapping[str, str], endpoint_dir: Path | None = N
     if path := environ.get(FILE_VARIABLE):
         return read_credential_file(Path(path))
     if unit := environ.get(DIRECTORY_VARIABLE):
-        client = read_client(Path(unit), (0, os.geteuid()))
+        client = read_client(Path(unit), (0, os.geteuid()), of_unit=True)
         if client:
             return checked_credentials(*client, unit)
     return _own_files(endpoint_dir) if endpoint_dir else None

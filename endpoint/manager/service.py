@@ -21,6 +21,7 @@ from endpoint.amqp.consumer import Delivery
 from endpoint.amqp.publisher import PublishRefused
 from endpoint.config.model import ManagerConfig
 from endpoint.errors import AccessRefused, EndpointError, ExitStatus, NetworkFailure, UnexpectedAnswer
+from endpoint.journal import NAME_VARIABLE, is_journal
 from endpoint.manager.commands import Refusal, StartRequest, parse_command
 from endpoint.manager.compute_service import ComputeService
 from endpoint.manager.condition import Condition
@@ -32,6 +33,7 @@ from endpoint.manager.local_user import LocalUser, this_user
 from endpoint.manager.registration import register
 from endpoint.manager.spawn import Host, Local
 from endpoint.manager.supervisor import Supervisor
+from endpoint.privileged.notify import Notifier, without_notifier
 from endpoint.wire.queues import Registration
 
 if TYPE_CHECKING:
@@ -74,10 +76,25 @@ async def run_manager(
         _, fresh = await asyncio.to_thread(register, endpoint_dir, config, registration.endpoint_id, service=known)
         return fresh
 
-    host, user = Host(endpoint_dir, config, dict(os.environ)), this_user()
+    notifier = Notifier(os.environ)
+    host, user = Host(endpoint_dir, config, _for_users(endpoint_dir.name, os.environ)), this_user()
+
+    def tell_ready() -> None:
+        notifier.tell("READY=1")
+        ready()
+
     with _audited(config, registration.endpoint_id, user) as audit:
-        manager = Manager(host, OwnerOnly(owner, user), register_again, Local(host, audit))
-        return await manager.run(registration, ready)
+        manager = Manager(host, OwnerOnly(owner, user), register_again, Local(host, audit), notify=notifier.tell)
+        beating = asyncio.create_task(notifier.beat())
+        try:
+            return await manager.run(registration, tell_ready)
+        finally:
+            beating.cancel()
+
+
+def _for_users(name: str, own: Mapping[str, str]) -> dict[str, str]:
+    """The variables of user endpoints: without the service manager's, and whether lines go to the journal."""
+    return without_notifier(own) | ({NAME_VARIABLE: name} if is_journal(own) else {})
 
 
 @contextlib.contextmanager
@@ -108,12 +125,14 @@ class Manager:
         launcher: Launcher,
         *,
         on_signal: Mapping[signal.Signals, Callable[[], None]] | None = None,
+        notify: Callable[[str], None] | None = None,
     ) -> None:
-        """on_signal: signals that mean something else than a stop."""
+        """on_signal: signals that mean something else than a stop. notify: tells the service manager how we do."""
         self._config = host.config
         self._policy = policy
         self._register_again = register_again
         self._on_other = on_signal or {}
+        self._notify = notify
         self._following = Following()
         self._condition = Condition(host.endpoint_dir, lambda: self.supervisor.facts)
         self.supervisor = Supervisor(
@@ -145,6 +164,8 @@ class Manager:
             log.info("Shutting down: %s", reason)
             self._leave_users = leave_users
             self._stopping.set()
+            if self._notify is not None:
+                self._notify("STOPPING=1")
             return
         log.warning("Shutting down at once: %s", reason)
         if not self._leave_users:

@@ -50,8 +50,9 @@ class Child:
 
     @property
     def fields(self) -> dict[str, str]:
-        """For the log."""
-        return {"user_endpoint": self.endpoint_id, "user": self.user.name}
+        """For the log; the name is for the journal alone."""
+        name = self.request.name
+        return {"user_endpoint": self.endpoint_id, "user": self.user.name, "user_endpoint_name": name}
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -26,13 +26,14 @@ LARGEST = 4096  # bytes
 READY_MADE = "/proc/self/fd/"  # where the manager finds the memory file
 
 
-def read_client(directory: Path, owners: tuple[int, ...]) -> tuple[str, str] | None:
+def read_client(directory: Path, owners: tuple[int, ...], *, of_unit: bool = False) -> tuple[str, str] | None:
     """Client id and secret; None where neither file is there, or both are empty.
 
-    owners: whose the files may be. Raises ConfigError for a file of somebody else, that others can read, or that has no
-    companion.
+    owners: whose the files may be. of_unit: they are a unit's credentials, where systemd lets another user than root
+    read root's files by an access list, whose mask looks like the group's permissions. Raises ConfigError for a file of
+    somebody else, that others can read, or that has no companion.
     """
-    client_id, secret = (_read(directory / name, owners) for name in (ID_FILE, SECRET_FILE))
+    client_id, secret = (_read(directory / name, owners, of_unit) for name in (ID_FILE, SECRET_FILE))
     if not client_id and not secret:
         return None
     if not client_id or not secret:
@@ -63,7 +64,7 @@ def keep_from_children(variables: Mapping[str, str]) -> None:
         os.set_inheritable(int(number), False)
 
 
-def _read(path: Path, owners: tuple[int, ...]) -> str:
+def _read(path: Path, owners: tuple[int, ...], of_unit: bool) -> str:
     """What stands in a file, without the space around it; empty where there is none. Raises ConfigError."""
     try:
         # O_NONBLOCK: whoever puts a pipe there keeps nobody waiting.
@@ -73,7 +74,7 @@ def _read(path: Path, owners: tuple[int, ...]) -> str:
     except OSError as error:
         raise _bad(path, f"can't be read: {error.strerror}", "It must be a file of its own, mode 0600") from error
     try:
-        _check(path, os.fstat(descriptor), owners)
+        _check(path, os.fstat(descriptor), owners, of_unit)
         text = os.read(descriptor, LARGEST).decode("ascii", errors="replace").strip()
     finally:
         os.close(descriptor)
@@ -82,13 +83,14 @@ def _read(path: Path, owners: tuple[int, ...]) -> str:
     return text
 
 
-def _check(path: Path, facts: os.stat_result, owners: tuple[int, ...]) -> None:
+def _check(path: Path, facts: os.stat_result, owners: tuple[int, ...], of_unit: bool) -> None:
     mode = stat.S_IMODE(facts.st_mode)
     if not stat.S_ISREG(facts.st_mode):
         raise _bad(path, "is not a regular file", "It must be a file of its own, mode 0600")
     if facts.st_uid not in owners:
         raise _bad(path, f"belongs to the user with the id {facts.st_uid}", f"Its owner must have the id {owners[0]}")
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    by_list = stat.S_IRGRP if of_unit and facts.st_uid == facts.st_gid == 0 else 0
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~by_list:
         raise _bad(
             path,
             f"is open to others (its mode is {mode:04o})",

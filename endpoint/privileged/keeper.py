@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from endpoint.errors import EndpointError, Failure
+from endpoint.journal import NAME_VARIABLE, is_journal
 from endpoint.privileged import child, lines, linux
 from endpoint.privileged.accounts import Account, find_account
 from endpoint.privileged.become import Identity
@@ -215,7 +216,7 @@ class Keeper:
         """Fork the user's process, and wait for it from then on. Raises StepFailed."""
         order, account, policy = self._order, self._account, self._settings.policy
         if is_systemd_here():
-            enter_scope(self._settings.endpoint, order.name, account.uid)
+            enter_scope(self._settings.endpoint, order.name, account.uid, own_slice=policy.own_slices)
         credentials = CredentialStore()
         failure, telling = os.pipe2(os.O_CLOEXEC)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -268,7 +269,8 @@ class Keeper:
     def _marks(self) -> dict[str, str]:
         """What `prepare` is told beside the manager's document, which a manager could have written otherwise."""
         required = self._settings.audit is not None and self._settings.policy.audit_required
-        return {AUDIT_REQUIRED: "1"} if required else {}
+        marks = {AUDIT_REQUIRED: "1"} if required else {}
+        return marks | ({NAME_VARIABLE: self._settings.endpoint} if is_journal() else {})
 
     # -- what is told ------------------------------------------------------------------------------------------------
 

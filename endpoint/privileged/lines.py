@@ -1,7 +1,8 @@
 """Log lines of the privileged processes, in the form of `endpoint/logs.py`, without what that needs.
 
-They go to standard error: the terminal, the journal, or the file that the service manager chose. One line is one
-write, so that lines of several processes don't mix. Texts that came from others can't look like lines of ours.
+They go to standard error: the terminal, or the file that the service manager chose; where that is the journal, to the
+journal itself, with fields. One line is one write, so that lines of several processes don't mix. Texts that came from
+others can't look like lines of ours.
 """
 
 from __future__ import annotations
@@ -11,10 +12,19 @@ import select
 import time
 from contextlib import suppress
 
+from endpoint import journal
 from endpoint.errors import Failure, redact
 
 LONGEST_LINE = 16 * 1024  # characters
 LONGEST_WAIT_S = 0.2  # for room in what standard error is
+PROGRAM = "gce-monitor"  # in the journal; keepers are parts of it
+
+_about: dict[str, str] = {}  # what all lines of this process are about
+
+
+def begin(endpoint: str) -> None:
+    """All lines from now on, and those of processes forked from this one, are about this endpoint."""
+    _about["endpoint"] = endpoint
 
 
 def info(where: str, message: str, **fields: str | int) -> None:
@@ -38,15 +48,26 @@ def failed(where: str, failure: Failure, **fields: str | int) -> None:
 
 
 def _write(level: str, where: str, message: str, fields: dict[str, str | int]) -> None:
+    if journal.is_journal() and _journaled(level, where, message, fields):
+        return
     now = time.time()
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
+    head = f"{stamp},{int(now * 1000) % 1000:03d} {level} endpoint.privileged.{where}: "
+    with suppress(OSError):  # a terminal that is gone is no reason to stop
+        _put((_text(head, message, fields) + "\n").encode(errors="replace"))
+
+
+def _text(head: str, message: str, fields: dict[str, str | int]) -> str:
     shown = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
     first, *more = redact(message).splitlines() or [""]
-    line = f"{stamp},{int(now * 1000) % 1000:03d} {level} endpoint.privileged.{where}: {_plain(first)}"
-    line += f" [{_plain(redact(shown))}]" if shown else ""
-    text = "\n    ".join([line, *map(_plain, more)])[:LONGEST_LINE] + "\n"
-    with suppress(OSError):  # a terminal that is gone is no reason to stop
-        _put(text.encode(errors="replace"))
+    line = f"{head}{_plain(first)}" + (f" [{_plain(redact(shown))}]" if shown else "")
+    return "\n    ".join([line, *map(_plain, more)])[:LONGEST_LINE]
+
+
+def _journaled(level: str, where: str, message: str, fields: dict[str, str | int]) -> bool:
+    about = {name: _plain(redact(str(value))) for name, value in {**_about, **fields}.items()}
+    others = journal.fields(level, PROGRAM, about)
+    return journal.send(_text("", message, fields), {**others, "LOGGER": f"endpoint.privileged.{where}"})
 
 
 def _put(data: bytes) -> None:

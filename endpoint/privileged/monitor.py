@@ -265,6 +265,7 @@ def main(
     os.umask(UMASK)
     try:
         arguments = Arguments.parse(sys.argv[1:] if argv is None else argv)
+        lines.begin(arguments.name)
         named = (arguments.policy,) if policy_directory is None else (arguments.policy, policy_directory)
         policy = load_policy(arguments.name, *named)
         account = service.find_service_account(policy.service_user)

@@ -21,6 +21,14 @@ class Notifier:
         # Twice within each period, as sd_watchdog_enabled(3) advises.
         self.watchdog_s = int(usec) / 2_000_000 if self._address and usec.isdigit() else 0.0
 
+    async def beat(self) -> None:
+        """Say that the loop turns, as often as the service manager wants to hear it; until this is cancelled."""
+        from asyncio import sleep  # the monitor has no such loop
+
+        while self.watchdog_s:
+            self.tell("WATCHDOG=1")
+            await sleep(self.watchdog_s)
+
     def tell(self, state: str) -> None:
         """Send one or more lines such as `READY=1`. It is no failure if nobody takes them."""
         if not self._address:
@@ -31,8 +39,9 @@ class Notifier:
 
 
 def without_notifier(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables for a process that has nothing to tell the service manager."""
+    """The variables for a process that has nothing to tell the service manager, and nothing to get from it."""
     mine = {VARIABLE, WATCHDOG_VARIABLE, "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
+    mine |= {"CREDENTIALS_DIRECTORY", "STATE_DIRECTORY", "LOGS_DIRECTORY"}
     return {name: value for name, value in environment.items() if name not in mine}
 
 

@@ -55,6 +55,7 @@ class Policy:
     pam: PamSettings = field(default_factory=PamSettings)
     no_new_privileges: bool = False
     drop_bounding_set: bool = False
+    own_slices: bool = False
     runtime_directory: str = "/run/globus-compute-endpoint"
     audit_log: str | None = None
     audit_required: bool = False
@@ -262,6 +263,7 @@ _CHECKS = {
     "pam": (lambda value: isinstance(value, dict), "a mapping"),
     "no_new_privileges": (_is_bool, "true or false"),
     "drop_bounding_set": (_is_bool, "true or false"),
+    "own_slices": (_is_bool, "true or false"),
     "runtime_directory": (_is_path, "an absolute path"),
     "audit_log": (_is_path, "an absolute path"),
     "audit_required": (_is_bool, "true or false"),

@@ -1,4 +1,4 @@
-"""A systemd scope for a keeper and its user endpoint, in the user's slice.
+"""A systemd scope for a keeper and its user endpoint, in the user's slice, or in one of the endpoint's for the user.
 
 So accounting, `systemctl status` and the site's limits for the user's slice apply to what the user runs, and a restart
 of the endpoint's own unit does not touch it. Only where systemd manages the machine, and best effort: a user endpoint
@@ -28,13 +28,18 @@ LARGEST_ANSWER = 4096  # bytes of what busctl says about a failure
 WHERE = "scope"
 
 
-def enter_scope(endpoint: str, name: str, uid: int) -> None:
-    """Move this process into a scope of its own, unless a session of the user has it already (pam_systemd)."""
-    before = cgroup_of("self")
-    if f"/user-{uid}.slice/" in before and before != cgroup_of(os.getppid()):
+def enter_scope(endpoint: str, name: str, uid: int, *, own_slice: bool = False) -> None:
+    """Move this process into a scope of its own, unless a session of the user has it already (pam_systemd).
+
+    own_slice: into the endpoint's slice for this user, wherever the process is.
+    """
+    before, monitors = cgroup_of("self"), cgroup_of(os.getppid())
+    if not own_slice and f"/user-{uid}.slice/" in before and before != monitors:
         return
     scope = unit(endpoint, name, os.getpid())
-    properties = [["PIDs", "au", "1", str(os.getpid())], *described(name, uid, service_of(before))]
+    slice_name = slice_of(endpoint, uid) if own_slice else f"user-{uid}.slice"
+    service = service_of(before) or service_of(monitors)
+    properties = [["PIDs", "au", "1", str(os.getpid())], *described(name, slice_name, service)]
     if (problem := _ask(call(scope, properties))) is None:
         problem = _wait_until_moved(scope)
     if problem is not None:
@@ -50,6 +55,16 @@ def unit(endpoint: str, name: str, pid: int) -> str:
     return f"gce-{_allowed(endpoint[:LONGEST_ENDPOINT])}-{_allowed(name)}-{pid}.scope"
 
 
+def slice_of(endpoint: str, uid: int | None = None) -> str:
+    """The endpoint's slice; with a user, the one below it for that user's user endpoints.
+
+    A dash makes a slice one below another, so the endpoint's name is in it without: `gce-my_lab-1000.slice` is in
+    `gce-my_lab.slice`, and `/etc/systemd/system/gce-my_lab-.slice.d/` has what holds for all users.
+    """
+    name = f"gce-{_allowed(endpoint[:LONGEST_ENDPOINT])}"
+    return f"{name}.slice" if uid is None else f"{name}-{uid}.slice"
+
+
 def service_of(cgroup: str) -> str | None:
     """The service in whose cgroup a process is, from its file in /proc."""
     for line in cgroup.splitlines():
@@ -60,10 +75,10 @@ def service_of(cgroup: str) -> str | None:
     return None
 
 
-def described(name: str, uid: int, service: str | None) -> list[list[str]]:
+def described(name: str, slice_name: str, service: str | None) -> list[list[str]]:
     """The properties of a scope beside its process, each as busctl wants it."""
     properties = [
-        ["Slice", "s", f"user-{uid}.slice"],
+        ["Slice", "s", slice_name],
         ["Description", "s", f"Globus Compute user endpoint {name}"],
         ["CollectMode", "s", "inactive-or-failed"],
     ]

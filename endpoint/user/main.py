@@ -55,7 +55,7 @@ def main(
     share_one_heap()
     directory, logfile = _places(name, config_dir)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    set_up_logs(logfile, debug=debug, console=log_to_console, color=color)
+    set_up_logs(logfile, debug=debug, console=log_to_console, color=color, name=name)
     document: StartDocument | None = None
     try:
         document = StartDocument.read(sys.stdin.buffer)
@@ -69,6 +69,7 @@ def main(
                     color=color,
                     json_lines=config.log_format == "json",
                     process={"user_endpoint": str(document.amqp_creds.get("endpoint_id", name))},
+                    name=name,
                 )
             status = asyncio.run(_serve(document, config, directory, lease))
     except EndpointError as error:

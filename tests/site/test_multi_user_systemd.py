@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sysconfig
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from tests.support.hubs import RunningHub
 from tests.support.installed import installed
 from tests.support.machines import Machine, make_root, remove_root
 from tests.support.multi_user import SdkUser
-from tests.support.units import CONFIGURED, NAME, PAM, PAM_FILE, UNIT, UnitEndpoint, unit_file
+from tests.support.units import CONFIGURED, NAME, PAM, PAM_FILE, UNIT, OneUserEndpoint, UnitEndpoint
 
 pytestmark = pytest.mark.timeout(300)  # the first one waits for the machine's file system
 USERS = ("alice", "bob", "carol")
@@ -25,8 +24,11 @@ USERS = ("alice", "bob", "carol")
 class Lab:
     """The endpoint, its owner's secret, and who uses it."""
 
-    def __init__(self, endpoint: UnitEndpoint, secret: str, sdk: dict[str, SdkUser]) -> None:
+    def __init__(
+        self, endpoint: UnitEndpoint, secret: str, sdk: dict[str, SdkUser], alone: dict[str, OneUserEndpoint]
+    ) -> None:
         self.endpoint = endpoint
+        self.alone = alone  # endpoints of one user, by the user's name
         self.machine = endpoint.machine
         self.secret = secret
         self.sdk = sdk
@@ -38,6 +40,10 @@ class Lab:
     def up(self) -> None:
         """The unit runs."""
         self.endpoint.systemctl("start")
+
+    @property
+    def boot_id(self) -> str:
+        return self.machine.run("cat", "/proc/sys/kernel/random/boot_id").strip().replace("-", "")
 
     def pids(self) -> dict[str, int]:
         return {user: one["pid"] for user, one in self.endpoint.user_endpoints().items()}
@@ -54,20 +60,17 @@ def lab(hub: RunningHub, peer_sdk_python: Path) -> Iterator[Lab]:
             with Machine(folder / "root", bound=bound) as machine:
                 endpoint = UnitEndpoint(machine, program)
                 endpoint.set_up(hub.env, owner, {client.client_id: who for who, client in clients.items()})
+                clients["dave"], clients["erin"] = hub.client("unit-dave"), hub.client("unit-erin")
+                alone = {
+                    "dave": OneUserEndpoint(machine, program, "solo", "dave", owns=False),
+                    "erin": OneUserEndpoint(machine, program, "own", "erin", owns=True),
+                }
+                for who, one in alone.items():
+                    one.set_up(hub.env, clients[who])
                 sdk = {who: SdkUser(peer_sdk_python, hub.env, client) for who, client in clients.items()}
-                yield Lab(endpoint, owner.client_secret, sdk)
+                yield Lab(endpoint, owner.client_secret, sdk, alone)
     finally:
         remove_root(folder)
-
-
-def test_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
-    unit = tmp_path / UNIT
-    unit.write_text(unit_file("/bin/true"))
-
-    verified = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=30)
-
-    # An unknown directive is only a warning for systemd, and its status 0: nothing may be printed.
-    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
 
 
 def test_unit_is_active_when_the_service_can_see_the_endpoint_and_says_how_many_it_serves(lab: Lab) -> None:
@@ -230,3 +233,110 @@ def test_session_of_pam_systemd_is_left_as_it_is(lab: Lab) -> None:
         assert lab.ask("carol")["pid"] == facts["pid"]
     finally:
         lab.machine.write(PAM_FILE, PAM)
+
+
+def test_user_endpoints_are_in_slices_of_the_endpoint_where_the_policy_says_so_and_have_their_limits(lab: Lab) -> None:
+    uid = lab.machine.run("id", "-u", "carol").strip()
+    drop_in = f"/etc/systemd/system/gce-{NAME}-.slice.d/limits.conf"
+    lab.machine.write(drop_in, "[Slice]\nMemoryMax=3G\nTasksMax=321\n")
+    lab.machine.write(f"{CONFIGURED}/policy.json", '{"own_slices": true}')
+    lab.machine.write(PAM_FILE, PAM + "session  required  pam_systemd.so class=background\n")
+    try:
+        lab.endpoint.systemctl("stop")
+        lab.machine.run("systemctl", "daemon-reload")
+        lab.endpoint.systemctl("start")
+        facts = lab.ask("carol")
+
+        cgroup = lab.endpoint.proc(facts["pid"], "cgroup")
+        assert f"/gce.slice/gce-{NAME}.slice/gce-{NAME}-{uid}.slice/gce-{NAME}-" in cgroup
+        assert "/session-" not in cgroup
+        assert facts["environment"]["XDG_RUNTIME_DIR"] == f"/run/user/{uid}"
+        limits = lab.machine.run("systemctl", "show", f"gce-{NAME}-{uid}.slice", "--property=MemoryMax,TasksMax")
+        assert sorted(limits.split()) == ["MemoryMax=3221225472", "TasksMax=321"]
+        shown = lab.machine.run("systemctl", "show", f"gce-{NAME}-*.scope", "--property=Before")
+        assert UNIT in shown
+        lab.endpoint.systemctl("restart")
+        assert lab.ask("carol")["pid"] == facts["pid"]
+    finally:
+        lab.endpoint.systemctl("stop", check=False)
+        lab.machine.write(PAM_FILE, PAM)
+        lab.machine.write(f"{CONFIGURED}/policy.json", "{}")
+        lab.machine.run("rm", drop_in)
+        lab.machine.run("systemctl", "daemon-reload")
+
+
+def test_journal_finds_lines_by_endpoint_user_endpoint_and_task(lab: Lab) -> None:
+    lab.up()
+    refused = lab.sdk["alice"].play("misplaced", lab.endpoint)  # type: ignore[arg-type]  # it has an id, and logs
+    name = next(one["name"] for user, one in lab.endpoint.user_endpoints().items() if user == "alice")
+
+    about = lab.endpoint.entries(GLOBUS_COMPUTE_ENDPOINT=NAME, _BOOT_ID=lab.boot_id)
+    monitor = [one for one in about if one["SYSLOG_IDENTIFIER"] == "gce-monitor"]
+    assert {one["_UID"] for one in monitor} == {"0"}
+    assert "globus-compute" in lab.machine.run("id", "-nu", about[-1]["_UID"]) or about[-1]["_UID"] != "0"
+    own = lab.endpoint.entries(GLOBUS_COMPUTE_USER_ENDPOINT=name)
+    assert any(one["MESSAGE"].startswith("Started ") for one in own)
+    assert {one["GLOBUS_COMPUTE_ENDPOINT"] for one in own} == {NAME}
+    lab.endpoint.wait_for(lambda: lab.endpoint.entries(GLOBUS_COMPUTE_TASK=refused["task"]), "no line about the task")
+    line = lab.endpoint.entries(GLOBUS_COMPUTE_TASK=refused["task"])[0]
+    assert line["PRIORITY"] == "4"
+    assert line["GLOBUS_COMPUTE_USER_ENDPOINT"] == name
+    assert line["CODE_FILE"].endswith("endpoint/user/work.py")
+    assert lab.machine.run("id", "-nu", line["_UID"]).strip() == "alice"
+
+
+@pytest.mark.parametrize("who", ["dave", "erin"])
+def test_enable_on_boot_runs_the_endpoint_of_one_user_as_a_unit_that_heals(lab: Lab, who: str) -> None:
+    one = lab.alone[who]
+    if one.owns:
+        refusal = one.boot_command("enable-on-boot", check=False)
+        assert "loginctl enable-linger erin" in refusal
+        assert "NO_LINGER" in refusal
+        lab.machine.run("loginctl", "enable-linger", who)
+
+    told = one.boot_command("enable-on-boot", "--now")
+
+    assert "starts when the machine boots" in told
+    shown = one.show("Type", "ActiveState", "SubState", "UnitFileState")
+    assert list(shown.values()) == ["notify", "active", "running", "enabled"]
+    pid = one.pid
+    assert lab.machine.run("stat", "-c", "%U", f"/proc/{pid}").strip() == who
+    lab.endpoint.signal("KILL", pid)
+    after_kill = one.wait_until_runs(not_as=pid)
+    lab.endpoint.signal("STOP", after_kill)
+    after_hang = one.wait_until_runs(not_as=after_kill)
+    facts = lab.sdk[who].play("facts", one)  # type: ignore[arg-type]  # it has an id, and logs
+    assert facts["environment"]["USER"] == who
+    assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "CREDENTIALS_DIRECTORY"} & facts["environment"].keys()
+    assert one.unit in lab.endpoint.proc(facts["pid"], "cgroup")
+    one.boot_command("enable-on-boot", "--now")
+    assert one.pid == after_hang
+    assert "The endpoint starts" in one.logs
+
+
+def test_endpoints_of_one_user_are_there_after_a_boot_without_a_login(lab: Lab) -> None:
+    for one in lab.alone.values():
+        lab.machine.run("loginctl", "enable-linger", one.user)
+        one.boot_command("enable-on-boot")
+
+    lab.machine.reboot()
+
+    for who, one in lab.alone.items():
+        lab.endpoint.wait_for(lambda one=one: one.show("SubState")["SubState"] == "running", "it did not start")  # type: ignore[misc]
+        assert lab.sdk[who].play("facts", one)["environment"]["USER"] == who  # type: ignore[arg-type]
+
+
+def test_disable_on_boot_removes_the_unit_that_it_wrote_and_no_other(lab: Lab) -> None:
+    for one in lab.alone.values():
+        lab.machine.run("loginctl", "enable-linger", one.user)
+        one.boot_command("enable-on-boot", "--now")
+
+        told = one.boot_command("disable-on-boot", "--now")
+
+        assert "is removed" in told
+        assert one.show("ActiveState", "LoadState")["ActiveState"] == "inactive"
+        assert "NO_UNIT" in one.boot_command("disable-on-boot", check=False)
+    lab.machine.write(f"/etc/systemd/system/{lab.alone['dave'].unit}", "[Service]\nExecStart=/bin/true\n")
+    for command in ("enable-on-boot", "disable-on-boot"):
+        assert "FOREIGN_UNIT" in lab.alone["dave"].boot_command(command, check=False)
+    lab.machine.run("rm", f"/etc/systemd/system/{lab.alone['dave'].unit}")

@@ -1,4 +1,4 @@
-"""A multi-user endpoint as a unit of a booted machine's systemd, with the unit file that packages install."""
+"""Endpoints as units of a booted machine's systemd, with the unit files that sites get."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from endpoint.units import CLIENT_DIRECTORY as CONFIGURED
+from endpoint.units import COMPUTE_DIR, EndpointUnit, endpoint_unit, unit_name
 from tests.support.hubs import Credentials
-from tests.support.installed import REPOSITORY, Installed
+from tests.support.installed import Installed
 from tests.support.machines import Machine
 from tests.support.multi_user import TEMPLATE
 
-TEMPLATE_UNIT = REPOSITORY / "endpoint" / "data" / "globus-compute-endpoint@.service"
-COMPUTE_DIR = "/var/lib/globus-compute-endpoint"
 NAME = "lab"
-UNIT = f"globus-compute-endpoint@{NAME}.service"
+UNIT = unit_name(NAME)
 FOLDER = f"{COMPUTE_DIR}/{NAME}"
-CONFIGURED = "/etc/globus-compute-endpoint"
 PAM = """\
 account  required  pam_nologin.so
 account  required  pam_unix.so
@@ -31,8 +30,93 @@ PATIENCE_S = 60.0
 
 
 def unit_file(program: Path | str) -> str:
-    """The unit as a package would install it."""
-    return TEMPLATE_UNIT.read_text().replace("@program@", str(program)).replace("@compute_dir@", COMPUTE_DIR)
+    """The unit as the role would write it."""
+    client = f"{CONFIGURED}/{NAME}"
+    return endpoint_unit(
+        EndpointUnit(
+            name=NAME,
+            kind="multi-user",
+            scope="system",
+            program=str(program),
+            compute_dir=COMPUTE_DIR,
+            client_id_file=f"{client}.client_id",
+            client_secret_file=f"{client}.client_secret",
+        )
+    )
+
+
+class OneUserEndpoint:
+    """An endpoint of one user on a machine, in the user's own directory, as a unit.
+
+    owns: the unit is one of the user's own service manager.
+    """
+
+    def __init__(self, machine: Machine, program: Installed, name: str, user: str, *, owns: bool) -> None:
+        self.machine = machine
+        self.program = program.program
+        self.name = name
+        self.user = user
+        self.owns = owns
+        self.unit = unit_name(name)
+        self.compute_dir = f"/home/{user}/.globus_compute"
+        self.folder = f"{self.compute_dir}/{name}"
+
+    def set_up(self, hub_env: Mapping[str, str], owner: Credentials) -> None:
+        """The user, the endpoint's files, its client identity, and a drop-in with no patience."""
+        self._hub_env = [f"{name}={value}" for name, value in hub_env.items()]
+        self.machine.run("useradd", "--create-home", "--shell", "/bin/bash", self.user)
+        self.machine.write(f"{self.folder}/config.yaml", json.dumps({"heartbeat_period": 5}), 0o600)
+        self.machine.write(f"{self.folder}/user_config_template.yaml.j2", TEMPLATE, 0o600)
+        beside = f"{self.folder}/" if self.owns else f"{CONFIGURED}/{self.name}."
+        self.machine.write(f"{beside}client_id", owner.client_id + "\n", 0o600)
+        self.machine.write(f"{beside}client_secret", owner.client_secret + "\n", 0o600)
+        units = f"/home/{self.user}/.config/systemd/user" if self.owns else "/etc/systemd/system"
+        self.machine.write(f"{units}/{self.unit}.d/site.conf", "[Service]\nWatchdogSec=5\nRestartSec=0.2\n")
+        self.machine.run("chown", "-R", f"{self.user}:", f"/home/{self.user}")
+
+    def boot_command(self, *words: str, check: bool = True) -> str:
+        """`enable-on-boot` or `disable-on-boot`, by the user or by root; where the hub is, is in the environment."""
+        program = [*self._hub_env, self.program, "--config-dir", self.compute_dir, *words, self.name]
+        who = ["runuser", "-u", self.user, "--"] if self.owns else []
+        return self.machine.run(*who, "env", *program, check=check, timeout=120)
+
+    def systemctl(self, *words: str, check: bool = True) -> str:
+        """One command about the unit, to the manager that has it."""
+        if not self.owns:
+            return self.machine.run("systemctl", *words, self.unit, check=check, timeout=120)
+        uid = self.machine.run("id", "-u", self.user).strip()
+        who = ["runuser", "-u", self.user, "--", "env", f"XDG_RUNTIME_DIR=/run/user/{uid}", "systemctl", "--user"]
+        return self.machine.run(*who, *words, self.unit, check=check, timeout=120)
+
+    def show(self, *properties: str) -> dict[str, str]:
+        """Properties of the unit."""
+        said = self.systemctl("show", f"--property={','.join(properties)}")
+        return dict(line.split("=", 1) for line in said.splitlines())
+
+    @property
+    def pid(self) -> int:
+        return int(self.show("MainPID")["MainPID"])
+
+    @property
+    def logs(self) -> str:
+        return self.machine.run("journalctl", "--no-pager", "--output=cat", f"GLOBUS_COMPUTE_ENDPOINT={self.name}")
+
+    @property
+    def endpoint_id(self) -> str:
+        return str(
+            json.loads((self.machine.root / self.folder.lstrip("/") / "endpoint.json").read_text())["endpoint_id"]
+        )
+
+    def wait_until_runs(self, *, not_as: int = 0) -> int:
+        """Wait until the unit is active, as another process than `not_as`; its process."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            shown = self.show("SubState", "MainPID")
+            pid = int(shown["MainPID"])
+            if shown["SubState"] == "running" and pid not in (0, not_as):
+                return pid
+            assert time.monotonic() < deadline, f"{shown}\n{self.logs}"
+            time.sleep(0.1)
 
 
 class UnitEndpoint:
@@ -61,7 +145,7 @@ class UnitEndpoint:
         document = {"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": rules}
         machine.write(mapping, json.dumps([document]), 0o600)
         machine.run("chown", "-R", "globus-compute:", COMPUTE_DIR)
-        machine.write(f"/etc/systemd/system/{UNIT.replace('lab', '')}", unit_file(self.program))
+        machine.write(f"/etc/systemd/system/{UNIT}", unit_file(self.program))
         variables = "".join(f'Environment="{name}={value}"\n' for name, value in hub_env.items())
         # A drop-in, as a site makes it: where the web service is, and no patience.
         changed = f"[Service]\nWatchdogSec=5\nRestartSec=0.2\n{variables}"
@@ -82,6 +166,12 @@ class UnitEndpoint:
 
     def journal(self) -> str:
         return self.machine.run("journalctl", "--no-pager", "--output=cat", "--unit", UNIT)
+
+    def entries(self, **fields: str) -> list[dict[str, Any]]:
+        """Entries of the journal with these fields."""
+        matches = [f"{name}={value}" for name, value in fields.items()]
+        said = self.machine.run("journalctl", "--no-pager", "--output=json", *matches)
+        return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 
     @property
     def endpoint_id(self) -> str:
