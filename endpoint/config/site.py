@@ -15,6 +15,7 @@ from endpoint.config.site_options import resolved_version
 from endpoint.config.write import dump_yaml
 
 CREDENTIALS = "/run/credentials/compute-hub.service"  # where systemd puts what the hub's unit loads
+PREFIX = "/opt/compute-endpoint"  # of a method that has no option for it
 LOCAL_FILES = ("wheel", "wheels", "requirements", "bundle")
 # option of a host: the variable that Ansible has for it
 _CONNECTION = {
@@ -50,6 +51,7 @@ def _host(site: Site, host: str) -> Values:
     told = site.hosts[host]
     values = {variable: told[option] for option, variable in _CONNECTION.items() if told.get(option) is not None}
     values["program_install"] = _install(site)
+    values["program_bin"] = f"{site.install.get('environment') or site.install.get('prefix', PREFIX) + '/current'}/bin"
     if here := site.on_host(host, site.endpoints):
         values["endpoint_service"] = {"kind": site.service["kind"], "url": site.service.get("url")}
         values["endpoint_endpoints"] = [resolved_endpoint(site, name, block) for name, block in here.items()]
@@ -106,9 +108,13 @@ def hub_config(site: Site, hub: Values) -> Values:
 def _hub_broker(site: Site, broker: Values, hub: Values) -> Values:
     address, port, tls = broker_address(site, broker), broker_port(broker), bool(broker["tls"])
     here = broker["host"] == hub["host"]
+    # Between hosts the API has the broker's certificate too.
+    api = f"http://127.0.0.1:{broker['management_port']}"
+    if not here:
+        api = f"http{'s' * tls}://{_in_url(address)}:{broker['management_port']}"
     return {
         "amqp_url": f"amqp{'s' * tls}://{_in_url(address)}:{port}/{broker['vhost']}",
-        "management_url": f"http://{'127.0.0.1' if here else _in_url(address)}:{broker['management_port']}",
+        "management_url": api,
         "user": broker["user"],
     }
 

@@ -230,7 +230,7 @@ def test_an_endpoint_that_is_to_go_has_no_files_and_says_where_it_was(tmp_path: 
         (
             "{host: login2, address: '2001:db8::5', vhost: site, tls: {certificate: /a, key: {file: /k}}",
             "amqps://[2001:db8::5]:5671/site",
-            "http://[2001:db8::5]:15672",
+            "https://[2001:db8::5]:15672",
             "0.0.0.0",
         ),
     ],

@@ -19,6 +19,7 @@ requirements:
 
 # What a module changes, by the argument that names it.
 NAMED_BY = ("dest", "path", "name", "argv")
+RUNNING = ("active", "reloading", "activating")
 LONGEST = 120  # characters of a line of a difference
 
 
@@ -82,7 +83,7 @@ def _named(data: dict[str, Any]) -> str:
 
 
 def _differences(data: dict[str, Any]) -> list[str]:
-    """The lines that differ, where the module tells them: `is` for what is there, `should be` for what the site says."""
+    """The lines that differ, where the module tells them: `is` what is there, `should be` what the site says."""
     found = data.get("diff") or []
     lines: list[str] = []
     for one in found if isinstance(found, list) else [found]:
@@ -100,9 +101,9 @@ def _service(data: dict[str, Any]) -> list[str]:
     if not isinstance(status, dict) or "ActiveState" not in status:
         return []
     boot = {True: "enabled", False: "disabled"}
-    running = "running" if status["ActiveState"] in ("active", "reloading", "activating") else "stopped"
+    running = "running" if status["ActiveState"] in RUNNING else "stopped"
     is_now = [running, status.get("UnitFileState", "")]
-    wanted = ["running" if data.get("state") in ("started", "restarted") else "stopped", boot.get(data.get("enabled"), "")]
+    wanted = ["stopped" if data.get("state") == "stopped" else "running", boot.get(data.get("enabled"), "")]
     if is_now == wanted:
         return ["\n      would be restarted, since something of it differs"]
     return [f"\n      is:        {', '.join(is_now)}", f"\n      should be: {', '.join(wanted)}"]
