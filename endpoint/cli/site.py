@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import secrets
+import string
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,8 @@ def new_secrets(settings: Settings, /, file: Path) -> int:
     if found is None:
         return ExitStatus.BAD_CONFIG
     names, keys = vault_names(found)
-    values = {name: secrets.token_urlsafe(SECRET_BYTES) for name in names}
+    # A letter first, so that YAML takes it as it is, without quotes.
+    values = {name: secrets.choice(string.ascii_letters) + secrets.token_urlsafe(SECRET_BYTES) for name in names}
     if settings.json:
         echo_json(values)
     elif values:

@@ -69,7 +69,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no type
         what = _named(data)
         told = f"{task}: {what}" if what else task
         lines = "".join([told, *_differences(data), *_service(data)])
-        self._found.setdefault(result.host.get_name(), []).append(lines)
+        found = self._found.setdefault(result.host.get_name(), [])
+        if lines not in found:  # what two roles share is told once
+            found.append(lines)
 
 
 def _named(data: dict[str, Any]) -> str:
@@ -90,6 +92,12 @@ def _differences(data: dict[str, Any]) -> list[str]:
         if not isinstance(one, dict):
             continue
         before, after = _lines(one.get("before")), _lines(one.get("after"))
+        if "state: absent" in before:
+            lines.append("\n      is not there")
+            continue
+        if not before and after:
+            lines.append(f"\n      is not there; should have {len(after)} {'line' if len(after) == 1 else 'lines'}")
+            continue
         lines += [f"\n      is:        {_cut(line)}" for line in before if line not in after]
         lines += [f"\n      should be: {_cut(line)}" for line in after if line not in before]
     return lines
