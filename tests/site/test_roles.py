@@ -141,3 +141,27 @@ def test_endpoint_that_cannot_work_is_refused_with_a_sentence(
 
     assert status == 2, output
     assert sentence in " ".join(output.split()), output
+
+
+def test_collection_is_built_installed_and_played_without_a_network(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    environ |= {"ANSIBLE_HOME": str(tmp_path / "home"), "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8"}
+    environ["ANSIBLE_COLLECTIONS_PATH"] = str(tmp_path / "installed")
+    galaxy, playbook = (str(Path(sys.executable).with_name(f"ansible-{name}")) for name in ("galaxy", "playbook"))
+
+    def run(*command: str, where: Path = tmp_path) -> str:
+        done = subprocess.run(command, cwd=where, env=environ, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run(galaxy, "collection", "build", "--output-path", str(tmp_path), where=ANSIBLE)
+    archive = next(tmp_path.glob("compute_endpoint-site-*.tar.gz"))
+    run(galaxy, "collection", "install", "--offline", "-p", str(tmp_path / "installed"), str(archive))
+    tasks = run(playbook, "-i", "localhost,", "--list-tasks", "compute_endpoint.site.site")
+
+    assert {f"compute_endpoint.site.{role} : " for role in ROLES} <= {
+        line.strip().partition(" : ")[0] + " : " for line in tasks.splitlines() if " : " in line
+    }
+    units = [*(tmp_path / "installed").rglob("templates/*.service.j2")]
+    assert len(units) == 2
+    assert not [path for path in units if path.is_symlink()]
