@@ -67,7 +67,10 @@ async def _update(hub: Hub, caller: Caller, endpoint_id: str, fields: Fields) ->
                 f"Endpoint {endpoint_id} was stopped remotely, and may not register for another {left:.0f} s",
             )
         _describe(endpoint, fields)
-    return await _registered(hub, endpoint)
+    answer = await _registered(hub, endpoint)
+    if not endpoint.multi_user:  # user endpoints of many users go on without their manager, and are still heard of
+        hub.revivals.renewed(endpoint_id)
+    return answer
 
 
 async def register_v2(request: Request) -> Response:
@@ -197,6 +200,7 @@ async def delete(request: Request) -> Response:
     for one_id in ids:
         await hub.broker.remove_endpoint(one_id)
         hub.starts.forget(one_id)
+        hub.revivals.forget(one_id)
     async with hub.store.writing() as session:
         unfinished = select(Task.id).where(Task.endpoint_id.in_(ids), Task.completed.is_(None))
         lost = (await session.scalars(unfinished)).all()

@@ -60,6 +60,7 @@ class Presence:
         self._last: dict[str, Heartbeat] = {}
         self._unsaved: set[str] = set()
         self._waiting: dict[str, asyncio.Event] = {}
+        self._listening_since = time.time()
 
     async def load(self) -> None:
         """Take up what the database knows."""
@@ -89,7 +90,21 @@ class Presence:
         beat = self._last.get(endpoint_id)
         if beat is None or not beat.alive:
             return False
-        return time.time() - beat.at <= self._missed * beat.period + self._slack_s
+        return time.time() - beat.at <= self._patience_s(beat)
+
+    def is_gone(self, endpoint_id: str) -> bool:
+        """Whether it said that it ends, or was silent for too long while we could hear it."""
+        beat = self._last.get(endpoint_id, Heartbeat(0.0))
+        if not beat.alive:
+            return True
+        return time.time() - max(beat.at, self._listening_since) > self._patience_s(beat)
+
+    def listens(self) -> None:
+        """Heartbeats can be heard from now on: what did not come before proves nothing."""
+        self._listening_since = time.time()
+
+    def _patience_s(self, beat: Heartbeat) -> float:
+        return self._missed * beat.period + self._slack_s
 
     def _is_live_manager(self, endpoint_id: str) -> bool:
         """Whether it is online and a manager, whose heartbeats say nothing of an engine."""

@@ -19,6 +19,7 @@ from endpoint.hub.outbox import Outbox
 from endpoint.hub.people import SignIns
 from endpoint.hub.presence import Presence
 from endpoint.hub.results import Results
+from endpoint.hub.revivals import Revivals
 from endpoint.hub.settings import HubSettings
 from endpoint.hub.starts import Starts
 from endpoint.hub.store import Store
@@ -43,6 +44,7 @@ class Hub:
     cancellations: Cancellations
     groups: GroupQueues
     housekeeping: Housekeeping
+    revivals: Revivals
     sign_ins: SignIns
     signer: Signer
     _intakes: list[Intake] = field(default_factory=list)
@@ -53,9 +55,9 @@ class Hub:
         """Open the database and the link, and begin to consume results and heartbeats."""
         await broker.prepare()
         store = await Store.open(settings.database)
-        link = Link("hub", broker.hub_connection_url)
-        publisher = link.publisher()
         presence = Presence(store, missed=settings.missed_heartbeats, slack_s=settings.heartbeat_slack_s)
+        link = Link("hub", broker.hub_connection_url, on_state=lambda up, _reason: presence.listens() if up else None)
+        publisher = link.publisher()
         results = Results(store, broker, publisher)
         starts = Starts(settings, broker, presence, publisher)
         hub = cls(
@@ -70,6 +72,7 @@ class Hub:
             cancellations=Cancellations(store, broker, publisher, patience_s=settings.confirm_wait_s),
             groups=GroupQueues(broker),
             housekeeping=Housekeeping(settings, store, broker, presence=presence, results=results, starts=starts),
+            revivals=Revivals(settings, store, presence, starts),
             sign_ins=SignIns(store),
             signer=Signer(),
         )
@@ -84,6 +87,7 @@ class Hub:
         hub._work += [asyncio.create_task(intake.run()) for intake in hub._intakes]
         hub._work.append(asyncio.create_task(hub.outbox.replay(leftover), name="replay"))
         hub._work.append(asyncio.create_task(hub.housekeeping.run(), name="housekeeping"))
+        hub._work.append(asyncio.create_task(hub.revivals.run(), name="revivals"))
         return hub
 
     async def lost(self) -> None:
@@ -124,6 +128,7 @@ class Hub:
             return
         beat = self.presence.note(report.endpoint_id, report.global_state)
         self.starts.note(report.endpoint_id, beat)
+        self.revivals.note(report.endpoint_id)
         if beat.error is not None:
             text = " ".join(beat.error.split())[:2000]  # theirs: no line of it may look like one of ours
             log.warning("Endpoint %s failed: %s", sender, text, extra={"endpoint": sender})

@@ -22,6 +22,7 @@ class HubSettings:
     start_wait_s: float
     offline_wait_s: float
     refresh_start_s: float
+    revive_every_s: float
     command_wait_s: float
     command_expiry_s: int
     confirm_wait_s: float

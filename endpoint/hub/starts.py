@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from endpoint.amqp.publisher import Publisher, PublishRefused
 from endpoint.errors import NetworkFailure
 from endpoint.hub.auth import identity_document
 from endpoint.hub.broker_admin import BrokerAdmin
-from endpoint.hub.models import Endpoint
+from endpoint.hub.models import Endpoint, Identity
 from endpoint.hub.presence import Heartbeat, Presence
 from endpoint.hub.refusals import FailureNotice, StartRefused, Unavailable
 from endpoint.hub.rest import Caller
@@ -35,6 +36,15 @@ class StartRequest:
     user_options: Mapping[str, Any]
     user_runtime: Mapping[str, Any]
 
+    @classmethod
+    def kept(cls, row: Endpoint, manager: Endpoint, owner: Identity) -> StartRequest | None:
+        """The request that made this `row`; None where not all of it was kept, as by versions before this one."""
+        options, runtime = (row.details.get(name) for name in ("user_endpoint_config", "user_runtime"))
+        if not isinstance(options, dict) or not isinstance(runtime, dict):
+            return None
+        request = cls(manager, Caller.of(owner), options, runtime)
+        return request if request.endpoint_id == row.id else None
+
     @property
     def endpoint_id(self) -> str:
         """The same manager, user, options and runtime always mean the same user endpoint."""
@@ -46,6 +56,11 @@ class StartRequest:
         """What the manager calls it."""
         return f"uep.{self.manager.id}.{self.endpoint_id}"
 
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the database keeps of it."""
+        return {"user_endpoint_config": dict(self.user_options), "user_runtime": dict(self.user_runtime)}
+
     def row(self) -> Endpoint:
         """The user endpoint as the database keeps it."""
         return Endpoint(
@@ -55,7 +70,7 @@ class StartRequest:
             name=self.name,
             templated=False,
             high_assurance=self.manager.high_assurance,
-            details={"user_endpoint_config": dict(self.user_options)},
+            details=self.details,
             created=time.time(),
         )
 
@@ -77,6 +92,14 @@ class StartRequest:
         return json.dumps(command).encode()
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """A start command that was sent: when (of the monotonic clock), and to whom."""
+
+    at: float
+    manager_id: str
+
+
 @dataclass
 class _Start:
     """A start whose first heartbeat is awaited; `failure` is the notice's text if that came instead."""
@@ -96,7 +119,8 @@ class Starts:
         self._presence = presence
         self._publisher = publisher
         self._running: dict[str, _Start] = {}
-        self._sent: dict[str, float] = {}
+        self._sent: dict[str, _Sent] = {}
+        self._sending: dict[str, asyncio.Task[None]] = {}
         # Kept in memory only: passwords are not for the database. After a restart of the hub they are made anew.
         self._credentials: dict[str, dict[str, Any]] = {}
 
@@ -109,7 +133,7 @@ class Starts:
         start = self._running.get(endpoint_id)
         if start is None:
             start = self._running[endpoint_id] = _Start()
-            start.sent = asyncio.create_task(self._send(request), name=f"start {endpoint_id}")
+            start.sent = self._shared(request)
         start.waiters += 1
         try:
             if start.sent is not None:
@@ -119,6 +143,23 @@ class Starts:
             start.waiters -= 1
             if start.waiters == 0 and self._running.get(endpoint_id) is start:
                 del self._running[endpoint_id]
+
+    async def ask(self, request: StartRequest) -> None:
+        """Send a start command, and wait for nothing but the broker; raises StartRefused or Unavailable."""
+        await asyncio.shield(self._shared(request))
+
+    def is_awaited(self, endpoint_id: str) -> bool:
+        """Whether a submission waits for the user endpoint."""
+        return endpoint_id in self._running
+
+    def quiet_s(self, endpoint_id: str) -> float:
+        """Seconds since its manager, which has not been started anew since, was asked for it; infinite for never."""
+        sent = self._sent.get(endpoint_id)
+        return math.inf if sent is None else time.monotonic() - sent.at
+
+    def renewed(self, manager_id: str) -> None:
+        """The manager was started anew: what another process of it was asked for does not count."""
+        self._sent = {one: sent for one, sent in self._sent.items() if sent.manager_id != manager_id}
 
     def note(self, endpoint_id: str, beat: Heartbeat) -> None:
         """A heartbeat has come: it may be the one that a start waits for."""
@@ -155,8 +196,17 @@ class Starts:
 
     async def _refresh(self, request: StartRequest) -> None:
         # It may be about to stop because it is idle: a manager that was asked lately starts it again.
-        if time.monotonic() - self._sent.get(request.endpoint_id, -1e9) > self._settings.refresh_start_s:
-            await self._send(request)
+        if self.quiet_s(request.endpoint_id) > self._settings.refresh_start_s:
+            await self.ask(request)
+
+    def _shared(self, request: StartRequest) -> asyncio.Task[None]:
+        """One command for all who ask at the same time: two would give its user two passwords."""
+        endpoint_id = request.endpoint_id
+        if endpoint_id not in self._sending:
+            task = asyncio.create_task(self._send(request), name=f"start {endpoint_id}")
+            self._sending[endpoint_id] = task
+            task.add_done_callback(lambda _: self._sending.pop(endpoint_id, None))
+        return self._sending[endpoint_id]
 
     async def _send(self, request: StartRequest) -> None:
         endpoint_id = request.endpoint_id
@@ -168,7 +218,7 @@ class Starts:
                 "result_queue_info": queues.result_queue_info,
                 "heartbeat_queue_info": queues.heartbeat_queue_info,
             }
-        self._sent[endpoint_id] = time.monotonic()
+        self._sent[endpoint_id] = _Sent(time.monotonic(), request.manager.id)
         now = time.time()
         confirmed = self._publisher.publish(
             request.command(self._credentials[endpoint_id]),

@@ -212,6 +212,8 @@ async def _user_endpoint(hub: Hub, request: StartRequest) -> str:
             session.add(request.row())
         elif (known.parent_id, known.owner_id) != (request.manager.id, request.caller.id):
             raise endpoint_forbidden(known.id)  # the id can be computed by anybody: it proves nothing
+        else:
+            known.details = request.details  # a version before this one has kept less
     await hub.starts.ensure(request)
     return request.endpoint_id
 
