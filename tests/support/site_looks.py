@@ -69,9 +69,13 @@ def look(hosts: Hosts, name: str, secrets: Iterable[str], units: Sequence[str] =
 
 
 def listening(host: Seen) -> list[str]:
-    """Addresses that a host listens at, but for those of engines, which only itself can reach."""
+    """Addresses that a host listens at, but for those of engines, which only itself can reach.
+
+    A UDP socket with a port of that kind is somebody's question to a name server, and gone in a moment.
+    """
     found = [one for one in host.socket.get_listening_sockets() if not one.startswith("unix://")]
-    return [one for one in found if "127.0.0.1:" not in one or int(one.rpartition(":")[2]) < EPHEMERAL]
+    passing = ("127.0.0.1:", "udp://")
+    return [one for one in found if int(one.rpartition(":")[2]) < EPHEMERAL or not any(kind in one for kind in passing)]
 
 
 def _holders(hosts: Hosts, name: str, secrets: Iterable[str]) -> dict[str, str]:
