@@ -11,8 +11,15 @@
     in
     {
       packages = each (system: pkgs: import ./nix/packages.nix { inherit pkgs; });
-      apps = each (system: pkgs: import ./nix/apps.nix { packages = self.packages.${system}; });
-      checks = each (system: pkgs: import ./nix/checks.nix { inherit pkgs; packages = self.packages.${system}; });
+      apps = each (system: pkgs: import ./nix/apps.nix { inherit pkgs; packages = self.packages.${system}; });
+      checks = each (system: pkgs: import ./nix/checks.nix {
+        inherit pkgs;
+        packages = self.packages.${system};
+        modules = self.nixosModules;
+      });
       devShells = each (system: pkgs: import ./nix/shells.nix { inherit pkgs; });
+      formatter = each (system: pkgs: import ./nix/formatter.nix { inherit pkgs; });
+      nixosModules = import ./nix/modules.nix { inherit (self) packages; };
+      overlays.default = import ./nix/overlay.nix;
     };
 }

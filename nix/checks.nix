@@ -1,7 +1,17 @@
-# What `nix flake check` builds: the package, and the package at work on the schemas' examples.
-{ pkgs, packages }:
+# What `nix flake check` builds: the packages, the program at work on the schemas' examples, and a NixOS test for each file of
+# checks/, which boots machines (nix build .#checks.SYSTEM.NAME for one of them).
+{ pkgs, packages, modules }:
+let
+  inherit (builtins) attrNames listToAttrs match readDir;
+
+  nameOf = file: builtins.head (match "(.*)\\.nix" file);
+  machines = map (file: {
+    name = nameOf file;
+    value = pkgs.testers.runNixOSTest (import (./checks + "/${file}") { inherit modules; });
+  }) (attrNames (readDir ./checks));
+in
 {
-  inherit (packages) endpoint;
+  inherit (packages) endpoint hub;
 
   examples = pkgs.runCommand "examples" { nativeBuildInputs = [ packages.endpoint ]; } ''
     cp -r ${../schemas/examples} examples
@@ -25,3 +35,4 @@
     touch $out
   '';
 }
+// listToAttrs machines

@@ -2,6 +2,8 @@
 # The lock lists a wheel and an archive for each package and does not say which hash is whose, so the archive's stands here.
 { python3Packages, locked }:
 let
+  relaxed = import ./relaxed.nix;
+
   inherit (builtins) elem replaceStrings;
   inherit (python3Packages) buildPythonPackage fetchPypi;
 
@@ -23,7 +25,7 @@ let
     else
       throw "nix/python-packages.nix: the hash of ${pname} is not among those of ${version} in the lock: give the new one of the source archive";
 in
-{
+rec {
   parsl = buildPythonPackage (
     fromLock "parsl" "8a0550a51dace16bb1c79b2538de55cb9e72bdb1748c9b9c1a733718a019d1f1"
     // {
@@ -40,9 +42,9 @@ in
         typeguard
         typing-extensions
       ];
-      pythonRelaxDeps = true;
       pythonImportsCheck = [ "parsl" ];
     }
+    // relaxed
   );
 
   globus-identity-mapping = buildPythonPackage (
@@ -55,8 +57,40 @@ in
         marshmallow-oneofschema
         typing-extensions
       ];
-      pythonRelaxDeps = true;
       pythonImportsCheck = [ "globus_identity_mapping" ];
     }
+    // relaxed
+  );
+
+  # For the demo and for tests: what users have.
+  globus-compute-sdk = buildPythonPackage (
+    fromLock "globus-compute-sdk" "f9bab9278f2ef5dff8083fabe1aab51575a40fb66031825e1e9a2f16af14fe7e"
+    // {
+      build-system = [ python3Packages.setuptools ];
+      dependencies = [ globus-compute-common ] ++ (with python3Packages; [
+        colorama
+        dill
+        exceptiongroup
+        globus-sdk
+        packaging
+        pika
+        requests
+        rich
+        tblib
+        texttable
+      ]);
+      pythonImportsCheck = [ "globus_compute_sdk" ];
+    }
+    // relaxed
+  );
+
+  globus-compute-common = buildPythonPackage (
+    fromLock "globus-compute-common" "ebe2d37da999cf056d2d651267414a523b56df603bc7a388e764a7179de41f0d"
+    // {
+      build-system = [ python3Packages.setuptools ];
+      dependencies = [ python3Packages.pydantic ];
+      pythonImportsCheck = [ "globus_compute_common" ];
+    }
+    // relaxed
   );
 }

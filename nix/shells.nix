@@ -1,4 +1,5 @@
 # `nix develop`: what `make` needs; it installs the locked Python packages itself.
+# `nix develop .#site`: for who runs Ansible: ansible-playbook, py.test with testinfra, and the program, which the inventory asks.
 { pkgs }:
 {
   default = pkgs.mkShell {
@@ -7,6 +8,12 @@
       pkgs.gnumake
       pkgs.python3
       pkgs.rabbitmq-server
+    ];
+  };
+
+  site = pkgs.mkShell {
+    packages = [
+      (pkgs.python3.withPackages (_: [ (pkgs.callPackage ./package.nix { extras = [ "site" ]; }) ]))
     ];
   };
 }

@@ -47,6 +47,7 @@ COMMANDS = {
     "migrate-to-template-capable": ("endpoint.cli.migrate", "migrate"),
     "python-exec": ("endpoint.cli.processes", "python_exec"),
     "_start-user-endpoint": ("endpoint.cli.processes", "start_user_endpoint"),
+    "_unit-file": ("endpoint.cli.unit_file", "unit_file"),
     "version": ("endpoint.cli.version", "version"),
 }
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from endpoint.config.argument_specs import argument_specs
 from endpoint.config.bundle import EDITOR_FOLDER, FILES, PARTS, bundled, for_editors, json_text, names
+from endpoint.config.nix_options import PATH as NIX_OPTIONS
+from endpoint.config.nix_options import nix_options
 from endpoint.config.reference import reference, row
 from endpoint.config.schemas import SUFFIX, load_schema
 from endpoint.config.template_schema import NAME as TEMPLATE
@@ -27,6 +29,7 @@ def generated() -> dict[str, str]:
         files[f"{PAGES}/{name}.md"] = reference(name)
     files[f"{PAGES}/README.md"] = _index(pages, template["title"])
     files |= {f"{ROLES}/{role}/meta/argument_specs.yml": text for role, text in argument_specs().items()}
+    files[NIX_OPTIONS] = nix_options()
     return files
 
 

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-DEMO = ROOT / ".demo"
+DEMO = Path(os.environ.get("COMPUTE_DEMO_DIRECTORY") or ROOT / ".demo")
 BIN = Path(sys.executable).parent
 URL = "http://localhost:5000"
 NAME = "demo"

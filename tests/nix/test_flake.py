@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
-from pathlib import Path
 
 import pytest
 
@@ -12,24 +12,61 @@ from tests.support.nixes import REPOSITORY, Nix
 
 SYSTEM = f"{platform.machine()}-linux"
 FILES = [REPOSITORY / "flake.nix", *sorted((REPOSITORY / "nix").rglob("*.nix"))]
+STAND_IN = sorted((REPOSITORY / "tests" / "nix").rglob("*.nix"))
+PACKAGES = ["bundle", "default", "endpoint", "hub", "worker"]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_file_is_nix(nix: Nix, file: Path) -> None:
-    done = nix.run("nix-instantiate", "--parse", str(file))
+def test_files_are_nix(nix: Nix) -> None:
+    done = nix.run("nix-instantiate", "--parse", *map(str, [*FILES, *STAND_IN]))
 
     assert done.returncode == 0, done.stderr
 
 
 def test_no_file_names_a_registrys_host() -> None:
-    assert not [file for file in FILES if re.search(r"https?://|pypi\.org|pythonhosted", file.read_text())]
+    hosts = re.compile(r"pypi\.|pythonhosted|npmjs|crates\.io|cache\.nixos\.org|cachix")
+    assert not [file for file in FILES if hosts.search(file.read_text())]
 
 
 def test_flake_has_the_same_outputs_for_both_systems(nix: Nix) -> None:
-    for output in ("packages", "apps"):
+    shown = json.loads(nix.run("nix", "flake", "show", "--json").stdout)
+
+    tests = [file.stem for file in (REPOSITORY / "nix" / "checks").iterdir()]
+    wanted = {
+        "packages": PACKAGES,
+        "apps": ["default", "demo", "endpoint", "hub"],
+        "checks": sorted(["endpoint", "examples", "hub", *tests]),
+        "devShells": ["default", "site"],
+    }
+    for output, names in wanted.items():
         for system in ("x86_64-linux", "aarch64-linux"):
-            names = nix.run("nix", "eval", "--json", f".#{output}.{system}", "--apply", "builtins.attrNames").stdout
-            assert names == '["default","endpoint"]', (output, system)
+            assert list(shown[output][system]) == names, (output, system)
+    assert set(shown["formatter"]) == {"x86_64-linux", "aarch64-linux"}
+    assert set(shown["nixosModules"]) == {"default", "endpoint", "hub"}
+    assert set(shown["overlays"]) == {"default"}
+    assert set(shown) == {*wanted, "formatter", "nixosModules", "overlays"}
+
+
+def test_overlay_brings_the_same_programs(nix: Nix) -> None:
+    apply = f'overlay: let pkgs = (builtins.getFlake "path:{nix.folder}/nixpkgs").legacyPackages.{SYSTEM}; in '
+    names = "let found = overlay pkgs { }; in [ found.globus-compute-endpoint.outPath found.compute-hub.outPath ]"
+    done = nix.run("nix", "eval", "--impure", "--json", ".#overlays.default", "--apply", apply + names)
+
+    assert done.returncode == 0, done.stderr
+    ours = [nix.evaluate(f"packages.{SYSTEM}.{name}.outPath") for name in ("endpoint", "hub")]
+    assert json.loads(done.stdout) == ours
+
+
+def test_examples_flake_is_a_system_with_our_modules(nix: Nix) -> None:
+    given = ("--override-input", "compute-endpoint", f"path:{nix.flake}")
+    done = nix.run(
+        "nix",
+        "eval",
+        "--raw",
+        f"path:{nix.flake}/nix/example#nixosConfigurations.compute1.config.system.build.toplevel.name",
+        *given,
+    )
+
+    assert (done.returncode, done.stdout) == (0, "system"), done.stderr
 
 
 def test_package_is_called_as_the_project_is(nix: Nix) -> None:
@@ -73,6 +110,21 @@ def test_run_starts_the_program_out_of_the_store(nix: Nix) -> None:
     assert "(compute-endpoint)" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("example", "status", "said"),
+    [
+        ("valid/endpoint/everything.yaml", 0, "valid/endpoint/everything.yaml: valid (configuration of an endpoint)"),
+        ("invalid/endpoint/misspelled.yaml", 78, "misspelled.yaml:3:1: hight_assurance: there is no such option here"),
+    ],
+)
+def test_run_judges_examples(nix: Nix, example: str, status: int, said: str) -> None:
+    file = nix.flake / "schemas" / "examples" / example
+    done = nix.run("nix", "run", ".#endpoint", "--", "check-config", "--alone", "--kind", "endpoint", str(file))
+
+    assert done.returncode == status
+    assert said in done.stdout + done.stderr
+
+
 def test_flake_check_builds_the_package_and_judges_every_example(nix: Nix) -> None:
     done = nix.run("nix", "flake", "check", "--print-build-logs")
 
@@ -80,7 +132,8 @@ def test_flake_check_builds_the_package_and_judges_every_example(nix: Nix) -> No
     assert "examples> valid/user/slurm.yaml: valid" in done.stderr
 
 
-def test_shell_has_what_make_needs(nix: Nix) -> None:
-    done = nix.run("nix", "build", f".#devShells.{SYSTEM}.default", "--out-link", str(nix.folder / "shell"))
+def test_shells_have_what_make_and_ansible_need(nix: Nix) -> None:
+    shells = [f".#devShells.{SYSTEM}.{name}" for name in ("default", "site")]
+    done = nix.run("nix", "build", *shells, "--out-link", str(nix.folder / "shell"))
 
     assert done.returncode == 0, done.stderr

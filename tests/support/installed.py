@@ -37,6 +37,11 @@ class Installed:
         return self.root / "bin" / "python"
 
     @property
+    def base(self) -> Path:
+        """The interpreter that it was made with, which every user can run."""
+        return (self.root / "bin" / "python").readlink()
+
+    @property
     def program(self) -> Path:
         """The script `globus-compute-endpoint`."""
         return self.root / "bin" / PROGRAMS[0]

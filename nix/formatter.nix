@@ -1,0 +1,3 @@
+# `nix fmt`.
+{ pkgs }:
+pkgs.nixfmt-tree or pkgs.nixfmt-rfc-style
