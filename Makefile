@@ -57,7 +57,7 @@ root: $(VENV)/.done $(PEERS) system ## A multi-user endpoint with real users, PA
 
 site: $(VENV)/.done $(PEERS) $(WHEELS) system ## The Ansible roles and plugins, the flake, and one booted machine from nothing to nothing; needs root
 	@tests/support/system-packages site
-	$(PYTEST) tests/site tests/nix --ignore tests/site/lanes/test_two_hosts.py --ignore tests/site/lanes/test_trixie.py --durations 5
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/site/lanes/test_one_host.py tests/site tests/nix --ignore tests/site/lanes/test_two_hosts.py --ignore tests/site/lanes/test_trixie.py --durations 5
 
 test-site: $(VENV)/.done $(PEERS) $(PYTHONS) $(WHEELS) system   ## The same with all machines: two hosts with TLS between them, and Debian 13
 	@tests/support/system-packages site
@@ -85,8 +85,8 @@ bench-blocks: $(VENV)/.done .venvs/agent/.done $(PEERS) system   ## Blocks that 
 bench-test: $(VENV)/.done .venvs/agent/.done $(PEERS) system   ## A short benchmark: no task lost, no figure far off its goal
 	$(PYTEST) tests/bench --durations 5
 
-# What runs in the Python of somebody else's choice: workers, engines, endpoints, the command line. The hub is our own.
-NEWER := $(foreach part,engine worker user cli manager config,tests/integration/test_$(part)_*.py)
+# What runs in the Python of somebody else's choice: workers, engines, endpoints. The rest has its unit tests there.
+NEWER := $(foreach part,engine worker user manager,tests/integration/test_$(part)_*.py)
 newer: .venvs/newer/.done $(PEERS) $(PYTHONS) system           ## The same code on a newer Python
 	.venvs/newer/bin/python -m pytest -q -n $(WORKERS) tests/unit tests/schemas
 	.venvs/newer/bin/python -m pytest -q -n $(WAITERS) --dist loadfile $(NEWER) --durations 5
