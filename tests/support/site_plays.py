@@ -61,16 +61,22 @@ class Site:
 
     def try_to_play(self, *arguments: str, playbook: str = "site.yml", **variables: Any) -> Played:
         """One run of a playbook, however it ends."""
-        done = subprocess.run(
+        process = subprocess.Popen(
             self.command(*arguments, playbook=playbook, **variables),
             cwd=ANSIBLE,
             env=self.environment(),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=PLAY_S,
         )
-        return Played(done.returncode, done.stdout + done.stderr, _figures(done.stdout))
+        try:
+            output, _ = process.communicate(timeout=PLAY_S)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            output, _ = process.communicate(timeout=PLAY_S)
+            raise AssertionError(f"ansible-playbook did not end within {PLAY_S:.0f} s:\n{output}") from None
+        return Played(process.returncode, output, _figures(output))
 
     def command(self, *arguments: str, playbook: str = "site.yml", **variables: Any) -> list[str]:
         """What runs a playbook, in the repository's Ansible folder."""

@@ -29,8 +29,8 @@ READY_S = 60.0
 class Stage:
     """What came of a play: the play, what functions then said, the user endpoints, and what the host looked like.
 
-    seconds: from the start of ansible-playbook to the first function's result. load: how many processes of others wanted
-    each core when it began, at least 1.
+    seconds: from the start of ansible-playbook to the first function's result. load: how many processes of others
+    wanted each core when it began, at least 1.
     """
 
     played: Played
