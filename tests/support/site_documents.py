@@ -37,8 +37,13 @@ def site_for(hosts: Hosts, change: Change | None = None) -> Site:
     if change:
         edit(site, change)
     site.secrets.touch(0o600)
-    site.secrets.write_text(program("site", "new-secrets", str(site.document)))
+    new_secrets(site)
     return site
+
+
+def new_secrets(site: Site) -> None:
+    """Give each variable of the vault a fresh value."""
+    site.secrets.write_text(program("site", "new-secrets", str(site.document)))
 
 
 def _bring_there(document: dict[str, Any], hosts: Hosts, wheel: Path) -> None:

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from tests.support.site_documents import HOST, LOCAL_USERS, build_wheel, edit, secrets_of, site_for
+from tests.support.site_documents import (
+    HOST,
+    LOCAL_USERS,
+    build_wheel,
+    edit,
+    new_secrets,
+    secrets_of,
+    site_for,
+)
 from tests.support.site_hosts import Hosts, booted
 from tests.support.site_looks import Listing, Look, listing, look
 from tests.support.site_people import Answer, People, endpoint_id, local_service
@@ -68,7 +76,7 @@ class stage(Generic[T]):  # a decorator, like property
 class Story:
     """Stages, each a property; whichever is asked for first, the earlier ones have happened.
 
-    short: with a preview of the fresh host, and without changes by hand and other versions.
+    short: with a preview of the fresh host, a backup and new secrets, and without changes by hand and other versions.
     """
 
     def __init__(self, hosts: Hosts, site: Site, people: People, *, short: bool) -> None:
@@ -141,12 +149,55 @@ class Story:
         return self._play()
 
     @stage
+    def unhealthy(self) -> Played:
+        """The health gate alone, when it expects another user than the one that the requester becomes."""
+        assert self.rebooted
+        self._expect("bob")
+        try:
+            return self.site.try_to_play("--tags", "endpoint_health")
+        finally:
+            self._expect("alice")
+
+    @stage
+    def told(self) -> Played:
+        """The table of all services."""
+        assert self.rebooted
+        return self.site.play(playbook="playbooks/status.yml")
+
+    @stage
+    def restored(self) -> tuple[Path, Mapping[str, Answer]]:
+        """A backup, a client is deleted, the hub as it was: where the backup is, and the functions of users."""
+        assert self.converged
+        folder = self.hosts.folder / "backup"
+        self.site.play(playbook="playbooks/backup.yml", backup_folder=str(folder))
+        self.hosts.run(HOST, "compute-hub client delete bob --database /var/lib/compute-hub/hub.db")
+        self.site.play(playbook="playbooks/restore.yml", backup_folder=str(folder))
+        self._wait_until_ready()
+        return folder, self._ask()
+
+    @stage
+    def rotated(self) -> tuple[Mapping[str, str], Stage]:
+        """Every secret is another one: those before, and what came of the play."""
+        assert self.restored
+        before = secrets_of(self.site)
+        new_secrets(self.site)
+        return before, self._play()
+
+    @stage
     def removed(self) -> tuple[Played, dict[str, list[str]]]:
         """Everything is to be absent: the play, and what is there that a fresh host has not."""
-        assert self.rebooted if self.short else self.rolled_back
+        assert self.rotated if self.short else self.rolled_back
         edit(self.site, all_absent)
         played = self.site.play()
         return played, listing(self.hosts, HOST).more_than(self.before)
+
+    def _expect(self, user: str) -> None:
+        """The health gate is to expect this local user."""
+
+        def change(document: dict[str, Any]) -> None:
+            document["endpoints"]["cluster"]["health"]["user"] = user
+
+        edit(self.site, change)
 
     def _install(self, wheel: Path) -> None:
         def change(document: dict[str, Any]) -> None:

@@ -100,6 +100,8 @@ def test_other_accounts_can_read_no_file_of_the_site_but_those_without_secrets(s
 def test_secrets_are_in_no_file_but_their_own_and_in_no_process_s_arguments(story: Story) -> None:
     holders = {path: facts for path, facts in story.first.looked.holders.items() if not path.startswith("/run/cred")}
 
+    # The broker reads the file itself, so its group may.
+    assert holders.pop("/etc/rabbitmq/administrator_password") == "root 640"
     assert holders == dict.fromkeys(SECRETS, "root 600")
 
 
@@ -110,9 +112,12 @@ def test_reboot_brings_everything_back(story: Story) -> None:
     assert looked == story.first.looked
 
 
-def test_preview_of_a_host_that_is_as_it_should_be_finds_nothing(story: Story) -> None:
-    assert story.converged.changed == 0, story.converged.changed_tasks()
-    assert f"{HOST}: as the site document says" in story.converged.output
+def test_health_gate_fails_the_play_with_the_reason(story: Story) -> None:
+    played = story.unhealthy
+
+    assert played.status == 2
+    assert "The endpoint cluster does not work: " in played.output
+    assert "bob" in played.output.partition("The endpoint cluster does not work: ")[2].partition("\n")[0]
 
 
 def test_preview_tells_exactly_what_was_changed_by_hand(story: Story) -> None:

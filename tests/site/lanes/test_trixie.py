@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.site_documents import HOST
+from tests.support.site_documents import HOST, secrets_of
 from tests.support.site_looks import UNITS
 from tests.support.site_story import Story, told_on
 
@@ -44,6 +44,34 @@ def test_reboot_brings_everything_back(story: Story) -> None:
 
     assert {one.who: one.user for one in answers.values()} == {"alice": "alice", "bob": "bob"}
     assert looked == story.first.looked
+
+
+def test_preview_of_a_host_that_is_as_it_should_be_finds_nothing(story: Story) -> None:
+    assert story.converged.changed == 0, story.converged.changed_tasks()
+    assert f"{HOST}: as the site document says" in story.converged.output
+
+
+def test_status_is_a_table_of_all_services(story: Story) -> None:
+    for unit in UNITS:
+        assert any(line.split()[0:3] == [f'"{HOST}', unit, "active"] for line in story.told.output.splitlines()), unit
+
+
+def test_restore_brings_back_what_was_deleted_after_the_backup(story: Story) -> None:
+    folder, answers = story.restored
+
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
+        "hub.backup": 0o600,
+        "broker-definitions.json": 0o600,
+    }
+    assert {one.who: one.user for one in answers.values()} == {"alice": "alice", "bob": "bob"}
+
+
+def test_new_secrets_are_taken_up_by_all_who_use_them(story: Story) -> None:
+    before, stage = story.rotated
+
+    assert {one.who: one.user for one in stage.answers.values()} == {"alice": "alice", "bob": "bob"}
+    assert not set(before.values()) & set(secrets_of(story.site).values())
+    assert "rabbitmq : Make the administrator, or give it the password" in stage.played.changed_tasks()
 
 
 def test_absent_leaves_nothing(story: Story) -> None:
