@@ -28,7 +28,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 BOOT_S = 40.0
 STOP_S = 40.0
 MARK = "a-machine-of-the-tests"  # a file that this machine does not have: commands for the other one never run here
-_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # what is started so dies with this process
+# What is started so is asked to end when this process dies. Not killed: a machine without its systemd-nspawn runs on.
+_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 # Boots as often as the machine wants to be booted again, which systemd-nspawn says with its status; asked to end, it
 # passes that on, and ends.
 LOOP = """\
