@@ -46,7 +46,7 @@ integration: $(VENV)/.done $(PEERS) $(PYTHONS) system   ## A real RabbitMQ, real
 
 faults: $(VENV)/.done               ## A user endpoint under faults: nothing lost, nothing run twice
 	@tests/support/system-packages faults
-	$(PYTEST) -n $(WORKERS) tests/faults --durations 5
+	$(PYTEST) tests/faults --durations 5
 
 compat: $(VENV)/.done $(PEERS) $(PYTHONS) system   ## The official SDK and endpoint beside ours
 	$(PYTEST) -n $(WAITERS) --dist loadfile tests/compat --durations 5
