@@ -117,7 +117,7 @@ def test_health_gate_fails_the_play_with_the_reason(story: Story) -> None:
 
     assert played.status == 2
     assert "The endpoint cluster does not work: " in played.output
-    assert "bob" in played.output.partition("The endpoint cluster does not work: ")[2].partition("\n")[0]
+    assert "offline" in played.output.partition("The endpoint cluster does not work: ")[2].partition("\n")[0]
 
 
 def test_preview_tells_exactly_what_was_changed_by_hand(story: Story) -> None:
